@@ -1,0 +1,135 @@
+//! The command line: one file a command. The only place that prints: data on stdout, talk on stderr.
+
+mod check;
+mod explain;
+mod list;
+mod serve;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::place::Fault;
+
+/// Exit codes (sysexits.h), and 1 for "the answer is no".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; or: yes.
+    Ok = 0,
+    /// No.
+    No = 1,
+    /// The command line.
+    Usage = 64,
+    /// A list, or an address.
+    Data = 65,
+    /// A file that is not there.
+    NoInput = 66,
+    /// An address to listen on.
+    Unavailable = 69,
+    /// Reading or writing.
+    Io = 74,
+    /// The configuration.
+    Config = 78,
+}
+
+/// Why a command ended without doing its job.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+type Done = Result<Exit, Failure>;
+
+/// An SMTP relay that keeps mail from everybody who has opted out.
+#[derive(Debug, Parser)]
+#[command(name = "optout-relay", version)]
+struct Arguments {
+    /// The configuration [default: config/relay.toml, then /etc/optout-relay/relay.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay (also without a command)
+    Serve,
+    /// Read configuration and lists as the relay does, and say what is wrong
+    Check,
+    /// Say whether mail to an address would be forwarded, and by which rule
+    Explain(explain::Arguments),
+    /// Show and change the opt-outs
+    #[command(subcommand)]
+    List(list::Command),
+}
+
+/// Reads the command line, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody is left to tell where even this cannot be printed.
+            let _ = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return ExitCode::from(exit as u8);
+        }
+    };
+    let exit = run(&arguments).unwrap_or_else(|failure| {
+        talk(&format!("optout-relay: {}", failure.message));
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn run(arguments: &Arguments) -> Done {
+    let config = |environment| Config::load(arguments.config.as_deref(), environment).map_err(|fault| Failure::of_config(&fault));
+    let config = config(environment())?;
+    match &arguments.command {
+        None | Some(Command::Serve) => serve::run(config),
+        Some(Command::Check) => check::run(&config),
+        Some(Command::Explain(arguments)) => explain::run(&config, arguments),
+        Some(Command::List(command)) => list::run(&config, command),
+    }
+}
+
+/// Variables that are text; `OPTOUT_RELAY_…` ones always are.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    fn of_config(fault: &Fault) -> Self {
+        Self::new(Exit::Config, fault)
+    }
+
+    /// A list that is not there is no input, one that is wrong is bad data.
+    fn of_list(fault: &Fault) -> Self {
+        let exit = if Path::new(&fault.path).exists() { Exit::Data } else { Exit::NoInput };
+        Self::new(exit, fault)
+    }
+}
+
+/// A reader that hangs up (`| head`) ends the command, and is no trouble.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Ok } else { Exit::Io };
+        Self::new(exit, format_args!("write to standard output: {error}"))
+    }
+}
+
+/// A line for people.
+fn talk(text: &str) {
+    // There is nobody else to tell.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

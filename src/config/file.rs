@@ -1,0 +1,291 @@
+//! The configuration as it is written: one struct a table, one field a key, each with its default. Never checks what
+//! a value means.
+#![allow(missing_docs)] // each key is explained where users read it: in config/relay.toml
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::mail::PlusTags;
+use crate::optout::{Action, Mode};
+
+/// `relay.toml`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct File {
+    pub hostname: String,
+    pub state_dir: PathBuf,
+    #[serde(with = "humantime_serde")]
+    pub shutdown_grace: Duration,
+    pub listen: Listen,
+    pub upstream: Upstream,
+    pub opt_out: OptOut,
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    pub smtp: Vec<SocketAddr>,
+    pub clients: Vec<IpNet>,
+    pub max_message_size: ByteSize,
+    pub max_recipients: usize,
+    pub max_sessions: usize,
+    pub max_errors: usize,
+    pub max_idle_commands: usize,
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub data_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub message_timeout: Duration,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    pub url: Url,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    pub tls: Tls,
+    pub ca: Option<PathBuf>,
+    pub max_connections: usize,
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub data_timeout: Duration,
+}
+
+/// `[opt_out]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptOut {
+    pub lists: Vec<PathBuf>,
+    pub action: Action,
+    pub mode: Mode,
+    pub headers: Headers,
+    pub plus_tags: PlusTags,
+    pub exempt_subjects: Vec<String>,
+    pub max_shrink: f64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub level: Level,
+    pub format: Format,
+    pub rotate_size: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub rotate_age: Duration,
+    pub keep: usize,
+}
+
+/// `upstream.tls`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// As the url says.
+    #[default]
+    Auto,
+    /// `smtp://` stays in the clear.
+    Never,
+}
+
+/// `opt_out.headers`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Headers {
+    /// The envelope decides.
+    #[default]
+    Ignore,
+    /// To, Cc and Bcc too.
+    Enforce,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// `upstream.url`: a text that may hold a password by mistake, so it is never printed in an error.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Url(pub String);
+
+/// Where the password is found; the password itself never stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Password {
+    /// The first line of a file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A credential that systemd hands in (`LoadCredential=`).
+    Credential(String),
+}
+
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Url(…)")
+    }
+}
+
+const URL_HINT: &str = "a url in quotes, as in \"smtps://user@mail.example.com:465\"";
+const PASSWORD_HINT: &str = "a table, as in { file = \"/etc/optout-relay/password\" }, { env = \"NAME\" } or { credential = \"NAME\" }; the password itself never stands here";
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Url;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(URL_HINT)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Url, E> {
+                Ok(Url(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Source)
+    }
+}
+
+struct Source;
+
+impl<'de> Visitor<'de> for Source {
+    type Value = Password;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(PASSWORD_HINT)
+    }
+
+    // serde would repeat what it was given, and that may be the password.
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Password, E> {
+        Err(E::custom(format!("expected {PASSWORD_HINT}")))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Password, E> {
+        self.visit_str("")
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Password, E> {
+        self.visit_str("")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Password, A::Error> {
+        let wrong = || de::Error::custom(format!("expected {PASSWORD_HINT}"));
+        let Some(key) = map.next_key::<String>()? else { return Err(wrong()) };
+        let password = match key.as_str() {
+            "file" => Password::File(map.next_value()?),
+            "env" => Password::Env(map.next_value()?),
+            "credential" => Password::Credential(map.next_value()?),
+            other => return Err(de::Error::unknown_field(other, &["file", "env", "credential"])),
+        };
+        if map.next_key::<String>()?.is_some() { Err(wrong()) } else { Ok(password) }
+    }
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            hostname: String::new(),
+            state_dir: "var".into(),
+            shutdown_grace: Duration::from_secs(30),
+            listen: Listen::default(),
+            upstream: Upstream::default(),
+            opt_out: OptOut::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            smtp: vec![SocketAddr::from(([127, 0, 0, 1], 2525)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2525))],
+            clients: vec![IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)],
+            max_message_size: ByteSize::mib(25),
+            max_recipients: 1000,
+            max_sessions: 512,
+            max_errors: 20,
+            max_idle_commands: 100,
+            command_timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(180),
+            message_timeout: Duration::from_secs(1800),
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            url: Url("file:var/outbox".into()),
+            user: None,
+            password: None,
+            tls: Tls::default(),
+            ca: None,
+            max_connections: 20,
+            idle_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(300),
+            data_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for OptOut {
+    fn default() -> Self {
+        Self {
+            lists: vec!["blacklist.toml".into()],
+            action: Action::default(),
+            mode: Mode::default(),
+            headers: Headers::default(),
+            plus_tags: PlusTags::default(),
+            exempt_subjects: Vec::new(),
+            max_shrink: 0.5,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            format: Format::default(),
+            rotate_size: ByteSize::mib(100),
+            rotate_age: Duration::from_secs(365 * 86_400),
+            keep: 0,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Route};
+use crate::ledger::{Ledger, Rotation};
+use crate::optout::{self, Lists};
+use crate::place::Fault;
+use crate::relay::Relay;
+use crate::smtp::{self, Door};
+use crate::upstream::{Folder, Upstream};
+
+/// How often kept connections are looked at.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+/// Connections that may wait in the system's queue for a place.
+const BACKLOG: i32 = 1024;
+
+/// Everything opened, nobody served yet.
+#[derive(Debug)]
+pub struct Daemon {
+    door: Arc<Door>,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    shutdown_grace: Duration,
+    writer: JoinHandle<()>,
+    reload: Arc<Notify>,
+}
+
+/// Asks a running daemon for something, from anywhere.
+#[derive(Clone, Debug)]
+pub struct Control {
+    stop: CancellationToken,
+    reload: Arc<Notify>,
+    ledger: Ledger,
+}
+
+/// Why the relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or what it names.
+    #[error("{0}")]
+    Config(Fault),
+    /// An opt-out list: without it nobody can be judged.
+    #[error("{0}")]
+    List(Fault),
+    /// A folder of ours.
+    #[error("open `{0}`: {1}\nhint: let the relay's user write there, or name another folder")]
+    Folder(PathBuf, io::Error),
+    /// An address to listen on.
+    #[error("listen on {0}: {1}\nhint: {hint}", hint = listen_hint(.1))]
+    Listen(SocketAddr, io::Error),
+}
+
+fn listen_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program, perhaps another relay, has it; end that one or change `listen.smtp`",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; change `listen.smtp`",
+        _ => "change `listen.smtp` to addresses that this machine has",
+    }
+}
+
+impl Daemon {
+    /// Opens lists, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let lists = open_lists(&config).await?;
+        let file = &config.file;
+        let upstream = match config.host().map_err(StartError::Config)? {
+            Some(host) => Upstream::Host(Box::new(host)),
+            None => Upstream::Folder(open_outbox(&config.route)?),
+        };
+        let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
+        let logs = file.state_dir.join("log");
+        let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
+        let (listeners, addresses) = listen(&file.listen.smtp)?;
+        let hostname: Arc<str> = config.hostname.as_str().into();
+        let relay = Relay {
+            hostname: hostname.clone(),
+            lists: Arc::new(lists),
+            policy: config.policy.clone(),
+            judge_headers: config.judge_headers(),
+            ledger,
+            upstream,
+            last_id: AtomicU64::new(0),
+        };
+        let door = Door {
+            relay: Arc::new(relay),
+            hostname,
+            clients: file.listen.clients.clone(),
+            limits: config.limits(),
+            timeouts: config.timeouts(),
+            sessions: Arc::new(Semaphore::new(file.listen.max_sessions)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
+        Ok(Self { door, listeners, addresses, shutdown_grace, writer, reload: Arc::default() })
+    }
+
+    /// Where it listens; the real ports, where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The line behind the door.
+    pub fn relay(&self) -> &Relay {
+        &self.door.relay
+    }
+
+    /// The handle by which it is asked to stop or to reload.
+    pub fn control(&self) -> Control {
+        Control { stop: self.door.stop.clone(), reload: self.reload.clone(), ledger: self.door.relay.ledger.clone() }
+    }
+
+    /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
+    pub async fn run(self) -> bool {
+        let Self { door, listeners, shutdown_grace, writer, reload, .. } = self;
+        let loops = TaskTracker::new();
+        for listener in listeners {
+            loops.spawn(smtp::serve(door.clone(), listener));
+        }
+        loops.spawn(optout::watch(door.relay.lists.clone(), reload, door.stop.clone()));
+        loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
+        door.stop.cancelled().await;
+        let deadline = Instant::now() + shutdown_grace;
+        loops.close();
+        door.tasks.close();
+        let drained = async {
+            loops.wait().await;
+            door.tasks.wait().await;
+            door.relay.upstream.close().await;
+        };
+        let in_time = timeout_at(deadline, drained).await.is_ok();
+        // The last Ledger goes with the last session; the writer then writes what it has and ends.
+        drop(door);
+        timeout_at(deadline + Duration::from_secs(1), writer).await.is_ok() && in_time
+    }
+}
+
+impl Control {
+    /// Begins the shutdown; [`Daemon::run`] returns when it is done.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Reads the lists again and opens the suppression log by name again (SIGHUP).
+    pub async fn reload(&self) {
+        self.reload.notify_one();
+        self.ledger.reopen().await;
+    }
+}
+
+async fn open_lists(config: &Config) -> Result<Lists, StartError> {
+    let (paths, tags, max_shrink) = (config.lists.clone(), config.file.opt_out.plus_tags, config.file.opt_out.max_shrink);
+    match tokio::task::spawn_blocking(move || Lists::open(paths, tags, max_shrink)).await {
+        Ok(opened) => opened.map_err(StartError::List),
+        Err(_) => Err(StartError::List(Fault::of_file(&config.path, "the opt-out lists could not be read: the reader failed"))),
+    }
+}
+
+fn open_outbox(route: &Route) -> Result<Folder, StartError> {
+    let Route::Folder(path) = route else {
+        return Err(StartError::Config(Fault::of_file(std::path::Path::new("upstream.url"), "names no folder")));
+    };
+    Folder::open(path).map_err(|e| StartError::Folder(path.clone(), e))
+}
+
+fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for (at, &address) in wanted.iter().enumerate() {
+        match bind(address) {
+            Ok(listener) => {
+                addresses.push(listener.local_addr().unwrap_or(address));
+                listeners.push(listener);
+            }
+            // One family of addresses is enough, as long as there is one.
+            Err(error) if is_absent_family(&error, address) && (at + 1 < wanted.len() || !listeners.is_empty()) => {
+                tracing::warn!("not listening on {address}: this machine has no such addresses ({error})");
+            }
+            Err(error) => return Err(StartError::Listen(address, error)),
+        }
+    }
+    Ok((listeners, addresses))
+}
+
+/// EAFNOSUPPORT (which has no `ErrorKind`), or `::1` on a machine where IPv6 is switched off.
+fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || (error.kind() == io::ErrorKind::AddrNotAvailable && address.ip().is_loopback())
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0 and [::] can stand side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn tidy(relay: Arc<Relay>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TIDY_EVERY) => relay.upstream.tidy().await,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! optout-relay: an SMTP relay proxy that enforces one opt-out list for every tool that mails through it.
+//!
+//! **A message is accepted, becomes an envelope, is judged recipient by recipient, is delivered or handed back, and
+//! every ending is logged.**
+//!
+//! ```text
+//!  tool ──bytes──▶ smtp ──Envelope──▶ optout::judge ──Cleared──▶ upstream ──▶ real SMTP host, or a folder
+//!                                          │                        │
+//!                                          ▼                        ▼
+//!                                        ledger ◀──────────────── Outcome
+//! ```
+//!
+//! # Code map, in reading order
+//!
+//! | floor | file | what it is |
+//! |---|---|---|
+//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first |
+//! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status |
+//! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index) |
+//! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read; `blacklist.toml`, edited |
+//! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
+//! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
+//! | 2 holder | [`ledger`] | the suppression log |
+//! | 1 decider | [`smtp`] | `command`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
+//! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
+//! | 1b reader | [`config`] | `file` as written, `mod` as meant |
+//! | 0 words | [`place`] | where in a file something is wrong, and what to do |
+//! | 5 the door | [`daemon`] | composition root: open everything, run, drain |
+//! | 5 the door | [`cli`] | one file a command; the only place that prints |
+//!
+//! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.
+//!
+//! # Invariants
+//!
+//! - Only [`optout::judge`] makes a [`optout::Cleared`], and [`upstream::Van::send`] takes nothing else: code that
+//!   would mail an unjudged recipient does not compile. The permit borrows the list that it was judged by, so it cannot be
+//!   kept until later.
+//! - A suppression is on disk before the tool is answered; if that fails the answer is 451 and nothing leaves.
+//! - 250 after DATA means that the host has the message, or that every recipient is suppressed and logged.
+//! - A message stays as it came, dot-stuffed, in one buffer: what goes on is what came in, with `Received:` in front.
+
+pub mod mail;
+pub mod relay;
+
+pub mod optout;
+
+pub mod ledger;
+pub mod smtp;
+pub mod upstream;
+
+pub mod config;
+pub mod place;
+
+pub mod cli;
+pub mod daemon;

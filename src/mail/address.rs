@@ -1,0 +1,330 @@
+//! A mailbox as somebody wrote it, and the key under which its spellings meet. Never changes what is forwarded.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use icu_normalizer::ComposingNormalizerBorrowed as Normalizer;
+use idna::AsciiDenyList;
+
+/// The longest mailbox that is taken, in bytes: local part 64, `@`, domain 255 (RFC 5321 4.5.3.1).
+///
+/// Only the sum is held to: longer local parts exist and are deliverable.
+const MAX_BYTES: usize = 320;
+
+/// A mailbox (RFC 5321 4.1.2), kept exactly as written, source route cut.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    written: Box<str>,
+    /// Where the domain begins in `written`; the end of it when there is none (`postmaster`).
+    domain_at: usize,
+    /// Absent when `written` is already its own key, as nearly all are.
+    folded: Option<Box<Folded>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Folded {
+    local: String,
+    domain: String,
+}
+
+/// What two spellings of one mailbox have in common; for comparing only.
+///
+/// `local` is unquoted, lower-case, NFC and without its `+tag` if tags are ignored;
+/// `domain` is the A-label form without a trailing dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key<'a> {
+    /// The local part as content, never quoted.
+    pub local: &'a str,
+    /// The domain, ASCII and lower-case where IDNA knows it.
+    pub domain: &'a str,
+}
+
+/// Whether `buyer+shop@…` is the mailbox `buyer@…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlusTags {
+    /// The tag is cut before comparing: one opt-out holds for every tag.
+    #[default]
+    Ignore,
+    /// Each tag is a mailbox of its own.
+    Distinct,
+}
+
+/// Why a text is no mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is no text.
+    #[error("the address is empty")]
+    Empty,
+    /// Longer than any mailbox may be.
+    #[error("the address is longer than {MAX_BYTES} bytes")]
+    TooLong,
+    /// No `@`, and not `postmaster`.
+    #[error("the address has no domain")]
+    NoDomain,
+    /// Nothing before the `@`, or a character that needs quotes there.
+    #[error("the part before the @ is not a local part")]
+    Local,
+    /// The part after the `@` cannot be a domain or an address literal.
+    #[error("the part after the @ is not a domain")]
+    Domain,
+}
+
+impl Address {
+    /// Reads a mailbox or `postmaster`; a source route (`@x,@y:u@z`, RFC 5321 C) is cut.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let text = without_route(text);
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(AddressError::TooLong);
+        }
+        if text.eq_ignore_ascii_case("postmaster") {
+            return Ok(Self { written: text.into(), domain_at: text.len(), folded: fold(text, "") });
+        }
+        let at = local_end(text).ok_or(AddressError::Local)?;
+        let (local, rest) = text.split_at(at);
+        let domain = rest.strip_prefix('@').ok_or(AddressError::NoDomain)?;
+        if !is_domain(domain) {
+            return Err(AddressError::Domain);
+        }
+        Ok(Self { written: text.into(), domain_at: at + 1, folded: fold(local, domain) })
+    }
+
+    /// The mailbox as it came, for the wire and for people.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// The domain as written; empty for a bare `postmaster`.
+    pub fn domain(&self) -> &str {
+        &self.written[self.domain_at..]
+    }
+
+    /// The comparing key. See [`Key`].
+    pub fn key(&self, tags: PlusTags) -> Key<'_> {
+        let (local, domain) = match &self.folded {
+            Some(folded) => (folded.local.as_str(), folded.domain.as_str()),
+            None if self.domain().is_empty() => (self.as_str(), ""),
+            None => (&self.written[..self.domain_at - 1], self.domain()),
+        };
+        Key { local: cut_tag(local, tags), domain }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.written)
+    }
+}
+
+/// The key written as a mailbox again, quoted where it must be.
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.local.chars().all(is_atom_or_dot) {
+            f.write_str(self.local)?;
+        } else {
+            f.write_str("\"")?;
+            for c in self.local.chars() {
+                if matches!(c, '"' | '\\') {
+                    f.write_str("\\")?;
+                }
+                write!(f, "{c}")?;
+            }
+            f.write_str("\"")?;
+        }
+        if self.domain.is_empty() { Ok(()) } else { write!(f, "@{}", self.domain) }
+    }
+}
+
+/// The comparing form of a domain: A-labels (IDNA), lower case, no trailing dot. What IDNA refuses is only lower-cased.
+pub fn domain_key(domain: &str) -> Cow<'_, str> {
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    if domain.is_ascii() {
+        if domain.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Cow::Owned(domain.to_ascii_lowercase());
+        }
+        return Cow::Borrowed(domain);
+    }
+    match idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::EMPTY) {
+        // A dot of another script may have become a trailing one.
+        Ok(ascii) => Cow::Owned(ascii.strip_suffix('.').unwrap_or(&ascii).to_owned()),
+        Err(_) => Cow::Owned(lower_nfc(domain)),
+    }
+}
+
+fn fold(local: &str, domain: &str) -> Option<Box<Folded>> {
+    let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase() && b != b'"';
+    if local.bytes().all(plain) && domain.bytes().all(plain) && !domain.ends_with('.') {
+        return None;
+    }
+    Some(Box::new(Folded { local: lower_nfc(&unquoted(local)), domain: domain_key(domain).into_owned() }))
+}
+
+/// Lower case first, then NFC; lower-casing goes letter by letter so that it does not depend on a letter's neighbours.
+fn lower_nfc(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let nfc = Normalizer::new_nfc();
+    let lower: String = nfc.normalize(text).chars().flat_map(char::to_lowercase).collect();
+    nfc.normalize(&lower).into_owned()
+}
+
+/// A tag that is the whole local part is no tag.
+fn cut_tag(local: &str, tags: PlusTags) -> &str {
+    match (tags, local.find('+')) {
+        (PlusTags::Ignore, Some(plus)) if plus > 0 => &local[..plus],
+        _ => local,
+    }
+}
+
+fn without_route(text: &str) -> &str {
+    match text.split_once(':') {
+        Some((route, rest)) if route.starts_with('@') => rest,
+        _ => text,
+    }
+}
+
+fn unquoted(local: &str) -> Cow<'_, str> {
+    let Some(inner) = local.strip_prefix('"').and_then(|l| l.strip_suffix('"')) else {
+        return Cow::Borrowed(local);
+    };
+    let mut content = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        content.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    Cow::Owned(content)
+}
+
+/// Where the local part ends. Dots may stand anywhere: `a..b@docomo.ne.jp` and `a.@docomo.ne.jp` are real.
+fn local_end(text: &str) -> Option<usize> {
+    if text.starts_with('"') {
+        let close = quoted_string(text)?.end;
+        return (close > 2).then_some(close);
+    }
+    let end = text.find(|c| !is_atom_or_dot(c)).unwrap_or(text.len());
+    let stops_well = matches!(text.as_bytes().get(end), Some(b'@') | None);
+    (end > 0 && stops_well).then_some(end)
+}
+
+/// The span of a leading quoted string (RFC 5321 4.1.2), quotes included.
+fn quoted_string(text: &str) -> Option<Range<usize>> {
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some(0..at + 1),
+            '\\' => drop(chars.next().filter(|(_, c)| !c.is_control())?),
+            c if c.is_control() => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_atom_or_dot(c: char) -> bool {
+    match c {
+        '.' => true,
+        c if c.is_ascii() => c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c),
+        c => !c.is_control() && !c.is_whitespace(),
+    }
+}
+
+fn is_domain(domain: &str) -> bool {
+    if let Some(literal) = domain.strip_prefix('[') {
+        return literal
+            .strip_suffix(']')
+            .is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'-')));
+    }
+    let host = domain.strip_suffix('.').unwrap_or(domain);
+    host.len() <= 255 && !host.is_empty() && host.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && label.chars().all(|c| match c {
+            c if c.is_ascii() => c.is_ascii_alphanumeric() || matches!(c, '-' | '_'),
+            c => !c.is_control() && !c.is_whitespace(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> String {
+        Address::parse(text).unwrap().key(PlusTags::Ignore).to_string()
+    }
+
+    #[test]
+    fn spellings_of_one_mailbox_share_a_key() {
+        for (written, expected) in [
+            ("Buyer@Example.ORG", "buyer@example.org"),
+            ("buyer+case-7@example.org", "buyer@example.org"),
+            ("\"buyer\"@example.org.", "buyer@example.org"),
+            ("\"b\\uyer\"@example.org", "buyer@example.org"),
+            ("@a.example,@b.example:buyer@example.org", "buyer@example.org"),
+            ("käufer@bücher.example", "käufer@xn--bcher-kva.example"),
+            ("KA\u{308}UFER@BÜCHER.example", "käufer@xn--bcher-kva.example"),
+            ("\"a b\"@example.org", "\"a b\"@example.org"),
+            ("\"a b+tag\"@example.org", "\"a b\"@example.org"),
+            ("+tag@example.org", "+tag@example.org"),
+            ("a..b.@docomo.ne.jp", "a..b.@docomo.ne.jp"),
+            ("PostMaster", "postmaster"),
+            ("x@[IPv6:2001:DB8::1]", "x@[ipv6:2001:db8::1]"),
+            ("a@x。example", "a@x.example"),
+        ] {
+            assert_eq!(key(written), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_its_own_key() {
+        for text in ["K\u{212a}@x.example", "İ@x.example", "\"A+ b\"@x.example", "ΑΣ@x.example", "\"\\\"q\"@x.example"] {
+            let once = key(text);
+            assert_eq!(key(&once), once, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mailbox_is_refused() {
+        use AddressError::*;
+        for (text, error) in [
+            ("", Empty),
+            ("info@", Domain),
+            ("a b@c", Local),
+            ("@c", Local),
+            ("someone", NoDomain),
+            ("\"\"@c", Local),
+            ("\"a@c", Local),
+            ("a@b@c", Domain),
+            ("a@b..c", Domain),
+            ("a@b c", Domain),
+            ("a@[]", Domain),
+            ("a@[1.2.3.4", Domain),
+            ("a\r@b", Local),
+            ("a@b\n", Domain),
+            ("a>@b", Local),
+            ("\"a\\\n\"@b", Local),
+        ] {
+            assert_eq!(Address::parse(text), Err(error), "{text:?}");
+        }
+        assert_eq!(Address::parse(&format!("{}@b.c", "x".repeat(400))), Err(TooLong));
+    }
+
+    #[test]
+    fn distinct_tags_stay() {
+        let address = Address::parse("Buyer+x@example.org").unwrap();
+        assert_eq!(address.key(PlusTags::Distinct).to_string(), "buyer+x@example.org");
+        assert_eq!(address.as_str(), "Buyer+x@example.org");
+    }
+}

@@ -1,0 +1,13 @@
+//! The words of the trade as values: address, envelope, message, status. Never touches a socket, a file or the clock.
+
+mod address;
+mod envelope;
+mod heading;
+mod message;
+mod status;
+
+pub use address::{Address, AddressError, Key, PlusTags, domain_key};
+pub use envelope::{Client, Envelope, Id, ReversePath};
+pub use heading::Heading;
+pub use message::{HeaderSection, Message};
+pub use status::{Enhanced, Outcome, Stage, Status, clean};

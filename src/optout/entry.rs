@@ -1,0 +1,272 @@
+//! One opt-out: whom it names, and what stands beside it. Never knows where the list is kept.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::mail::{Address, AddressError, PlusTags, domain_key};
+
+/// Whom an entry names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One mailbox, by its comparing key.
+    Address(Address),
+    /// Every mailbox of a domain, not of its subdomains; in comparing form.
+    Domain(String),
+    /// Every mailbox of every subdomain (`*.example.net`), at any depth; in comparing form.
+    Subdomains(String),
+    /// A glob over the whole address, `*` any run and `?` one character; lower case.
+    Pattern(String),
+    /// SHA-256 of the trimmed, lower-cased address.
+    Sha256([u8; 32]),
+    /// MD5 of the trimmed, lower-cased address.
+    Md5([u8; 16]),
+}
+
+/// What an opted-out recipient gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// 250, never forwarded, in the log.
+    Drop,
+    /// 250, never forwarded, a report to the sender.
+    Bounce,
+    /// `550 5.7.1` at RCPT.
+    #[default]
+    Reject,
+}
+
+/// What may stand beside the name of an entry; all of it optional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// When the buyer opted out, as written. For people; an entry is in force whatever stands here.
+    pub since: Option<String>,
+    /// In force up to and with this moment. No value: for good.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where we know it from.
+    pub source: Option<String>,
+    /// Instead of `opt_out.action`.
+    pub action: Option<Action>,
+    /// Globs over the sender's address, lower case; empty: all senders.
+    pub senders: Vec<String>,
+    /// For people.
+    pub note: Option<String>,
+}
+
+/// Why a text names nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// Meant as a mailbox, but is none.
+    #[error("`{0}` is not an address: {1}")]
+    Address(String, AddressError),
+    /// Meant as a domain, but is none.
+    #[error("`{0}` is not a domain")]
+    Domain(String),
+    /// Meant as a hash, but is none.
+    #[error("`{0}` is not a hash: `sha256:` wants 64 and `md5:` 32 hexadecimal digits")]
+    Hash(String),
+    /// A glob that could only match everybody, or nobody.
+    #[error("`{0}` is not a pattern: it needs an @ and some letters of the address")]
+    Pattern(String),
+    /// Not one of [`Action`].
+    #[error("`{0}` is not an action: reject, drop or bounce")]
+    Action(String),
+}
+
+/// Reads an entry of one kind.
+pub type ReadSubject = fn(&str) -> Result<Subject, EntryError>;
+
+impl std::str::FromStr for Action {
+    type Err = EntryError;
+
+    fn from_str(text: &str) -> Result<Self, EntryError> {
+        match text.to_ascii_lowercase().as_str() {
+            "reject" => Ok(Self::Reject),
+            "drop" => Ok(Self::Drop),
+            "bounce" => Ok(Self::Bounce),
+            _ => Err(EntryError::Action(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Drop => "drop",
+            Self::Bounce => "bounce",
+            Self::Reject => "reject",
+        })
+    }
+}
+
+impl Subject {
+    /// Both name the same recipients: mailboxes by their comparing key, other kinds as they are.
+    pub fn names_the_same(&self, other: &Self, tags: PlusTags) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(other)) => one.key(tags) == other.key(tags),
+            _ => self == other,
+        }
+    }
+
+    /// The word for the kind of entry in lists, logs and replies.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Address(_) => Kind::Address,
+            Self::Domain(_) => Kind::Domain,
+            Self::Subdomains(_) => Kind::Subdomains,
+            Self::Pattern(_) => Kind::Pattern,
+            Self::Sha256(_) => Kind::Sha256,
+            Self::Md5(_) => Kind::Md5,
+        }
+    }
+
+    /// Reads an entry of any kind by its looks, as in a plain list: `a@b`, `example.org`, `*.example.net`,
+    /// `promo-*@example.com`, `sha256:…`.
+    pub fn guess(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        if text.starts_with("sha256:") || text.starts_with("md5:") {
+            Self::hash(text)
+        } else if text.starts_with("*.") || text.rfind('@').is_none_or(|at| at == 0) {
+            Self::domain(text)
+        } else if text.contains(['*', '?']) && !text.starts_with('"') {
+            Self::pattern(text)
+        } else {
+            Self::address(text)
+        }
+    }
+
+    /// One mailbox.
+    pub fn address(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        Address::parse(text).map(Self::Address).map_err(|e| EntryError::Address(text.into(), e))
+    }
+
+    /// A domain, `*.` in front for its subdomains, a leading `@` forgiven.
+    pub fn domain(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        let (name, below) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text.strip_prefix('@').unwrap_or(text), false),
+        };
+        // What may follow an @ is a domain: one rule for both.
+        let known = name.contains('.') && Address::parse(&format!("x@{name}")).is_ok();
+        if !known {
+            return Err(EntryError::Domain(text.into()));
+        }
+        let name = domain_key(name).into_owned();
+        Ok(if below { Self::Subdomains(name) } else { Self::Domain(name) })
+    }
+
+    /// A glob over the whole address.
+    pub fn pattern(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        let names_some = text.contains(|c: char| c.is_alphanumeric());
+        if !text.contains('@') || !names_some || text.contains(char::is_whitespace) || text.len() > 320 {
+            return Err(EntryError::Pattern(text.into()));
+        }
+        Ok(Self::Pattern(text.to_lowercase()))
+    }
+
+    /// `sha256:` or `md5:` and hexadecimal digits of either case.
+    pub fn hash(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        let found = match text.split_once(':') {
+            Some(("sha256", hex)) => unhex(hex).map(Self::Sha256),
+            Some(("md5", hex)) => unhex(hex).map(Self::Md5),
+            _ => None,
+        };
+        found.ok_or_else(|| EntryError::Hash(text.into()))
+    }
+}
+
+/// The entry in its comparing form, as it stands in logs under `rule.value`.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.key(PlusTags::Distinct).fmt(f),
+            Self::Domain(name) | Self::Pattern(name) => f.write_str(name),
+            Self::Subdomains(name) => write!(f, "*.{name}"),
+            Self::Sha256(digest) => write!(f, "sha256:{}", hex(digest)),
+            Self::Md5(digest) => write!(f, "md5:{}", hex(digest)),
+        }
+    }
+}
+
+/// The kinds of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// See [`Subject::Address`].
+    Address,
+    /// See [`Subject::Domain`].
+    Domain,
+    /// See [`Subject::Subdomains`].
+    Subdomains,
+    /// See [`Subject::Pattern`].
+    Pattern,
+    /// See [`Subject::Sha256`].
+    Sha256,
+    /// See [`Subject::Md5`].
+    Md5,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "address",
+            Self::Domain => "domain",
+            Self::Subdomains => "subdomains",
+            Self::Pattern => "pattern",
+            Self::Sha256 => "sha256",
+            Self::Md5 => "md5",
+        })
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    })
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    // `from_str_radix` takes a sign.
+    (!text.contains(['+', '-'])).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_shows_in_the_looks() {
+        for (text, kind, shown) in [
+            (" Buyer@Example.org ", Kind::Address, "buyer@example.org"),
+            ("Example.ORG.", Kind::Domain, "example.org"),
+            ("@example.org", Kind::Domain, "example.org"),
+            ("*.Example.net", Kind::Subdomains, "*.example.net"),
+            ("Promo-*@example.com", Kind::Pattern, "promo-*@example.com"),
+            ("md5:D41D8CD98F00B204E9800998ECF8427E", Kind::Md5, "md5:d41d8cd98f00b204e9800998ecf8427e"),
+        ] {
+            let subject = Subject::guess(text).unwrap();
+            assert_eq!((subject.kind(), subject.to_string().as_str()), (kind, shown));
+        }
+    }
+
+    #[test]
+    fn what_names_nobody_is_an_error() {
+        for text in ["info@", "a b@c", "", "localhost", "*", "*@*", "**@?", "sha256:abc", "md5:+1", "*.", "a@b\0"] {
+            assert!(Subject::guess(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The opt-outs in force, as an index that is replaced whole and never changed. Never reads a file itself.
+//!
+//! One table for all exact kinds of entries: a key is hashed together with its kind by a keyed 128-bit SipHash, and
+//! the hash stands for the key. Two keys with one hash are out of reach (2⁻⁸¹ for ten million entries), a look-up is
+//! one or two cache misses, and an entry costs 24 bytes however long its address is.
+
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+
+use hashbrown::HashTable;
+use md5::Md5;
+use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher13};
+use wildmatch::WildMatch;
+
+use super::entry::{Action, Attributes, Kind, Subject, hex};
+use super::{Context, Mode};
+use crate::mail::{Address, Key, PlusTags, ReversePath};
+
+/// All opt-outs in force at one moment.
+#[derive(Debug, Default)]
+pub struct OptOutList {
+    files: Vec<Source>,
+    /// For `list` in the log: first 16 hexadecimal digits of a SHA-256 over what was read.
+    fingerprint: String,
+    tags: PlusTags,
+    seed: (u64, u64),
+    table: HashTable<Slot>,
+    /// The first ones are the files' own: nothing but the file.
+    records: Vec<Record>,
+    patterns: Vec<Pattern>,
+    has: Present,
+}
+
+/// One file of the list.
+#[derive(Debug)]
+pub struct Source {
+    /// As the configuration names it.
+    pub path: PathBuf,
+    /// How many entries stand in it.
+    pub entries: usize,
+    /// The record of its entries that have no attributes.
+    plain: usize,
+}
+
+/// Where an entry stands and what is beside it; 24 bytes, for there are millions.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: [u32; 4],
+    line: u32,
+    /// Index into `records`.
+    about: u32,
+}
+
+/// What entries have in common: the file, and what stands beside the name.
+#[derive(Debug)]
+struct Record {
+    file: usize,
+    attributes: Attributes,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    glob: WildMatch,
+    value: String,
+    line: u32,
+    about: u32,
+}
+
+/// Which kinds there are at all, so that nothing is looked up in vain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Present {
+    domains: bool,
+    subdomains: bool,
+    sha256: bool,
+    md5: bool,
+}
+
+/// The entry that decided about a recipient.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<'a> {
+    /// The list it stands in.
+    pub file: &'a Path,
+    /// Its line, from 1.
+    pub line: u32,
+    /// Its kind.
+    pub kind: Kind,
+    /// What stands beside it.
+    pub attributes: &'a Attributes,
+    value: Value<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Value<'a> {
+    Key(Key<'a>),
+    Text(&'a str),
+    Below(&'a str),
+    Sha256([u8; 32]),
+    Md5([u8; 16]),
+}
+
+impl Rule<'_> {
+    /// The entry in its comparing form.
+    pub fn value(&self) -> String {
+        match self.value {
+            Value::Key(key) => key.to_string(),
+            Value::Text(text) => text.to_owned(),
+            Value::Below(domain) => format!("*.{domain}"),
+            Value::Sha256(digest) => format!("sha256:{}", hex(&digest)),
+            Value::Md5(digest) => format!("md5:{}", hex(&digest)),
+        }
+    }
+}
+
+/// Two entries for one and the same recipient, each by file index and line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// The entry that was there first.
+    pub first: (usize, u32),
+    /// The later one.
+    pub second: (usize, u32),
+}
+
+/// Puts a list together, file after file; [`Builder::finish`] freezes it.
+#[derive(Debug)]
+pub struct Builder {
+    list: OptOutList,
+    twins: Vec<Twin>,
+    twin_count: usize,
+}
+
+impl Builder {
+    /// An empty list in which addresses compare as `tags` says.
+    pub fn new(tags: PlusTags) -> Self {
+        // The keys of SipHash are the standard library's random ones: no list can be made to collide from outside.
+        let random = RandomState::new();
+        let list = OptOutList { tags, seed: (random.hash_one(0_u8), random.hash_one(1_u8)), ..OptOutList::default() };
+        Self { list, twins: Vec::new(), twin_count: 0 }
+    }
+
+    /// Begins the next file: what is added from here on stands in it.
+    pub fn file(&mut self, path: &Path) {
+        self.list.records.push(Record { file: self.list.files.len(), attributes: Attributes::default() });
+        self.list.files.push(Source { path: path.to_owned(), entries: 0, plain: self.list.records.len() - 1 });
+    }
+
+    /// Adds one entry that stands in `line` of the file begun last.
+    pub fn add(&mut self, line: u32, subject: Subject, attributes: Attributes) {
+        let about = self.about(attributes);
+        let list = &mut self.list;
+        let hash = match &subject {
+            Subject::Address(address) => list.hash_key(address.key(list.tags)),
+            Subject::Domain(name) => list.hash(Kind::Domain, name.as_bytes()),
+            Subject::Subdomains(name) => list.hash(Kind::Subdomains, name.as_bytes()),
+            Subject::Sha256(digest) => list.hash(Kind::Sha256, digest),
+            Subject::Md5(digest) => list.hash(Kind::Md5, digest),
+            Subject::Pattern(glob) => {
+                let pattern = Pattern { glob: WildMatch::new(glob), value: glob.clone(), line, about };
+                return list.patterns.push(pattern);
+            }
+        };
+        match subject.kind() {
+            Kind::Domain => list.has.domains = true,
+            Kind::Subdomains => list.has.subdomains = true,
+            Kind::Sha256 => list.has.sha256 = true,
+            Kind::Md5 => list.has.md5 = true,
+            Kind::Address | Kind::Pattern => {}
+        }
+        self.insert(Slot { hash, line, about });
+    }
+
+    /// Gives the list the name under which the log refers to it.
+    pub fn fingerprint(&mut self, fingerprint: String) {
+        self.list.fingerprint = fingerprint;
+    }
+
+    /// The list, frozen.
+    pub fn finish(self) -> OptOutList {
+        self.list
+    }
+
+    /// Entries that name somebody who is named already: the first hundred, and how many there are.
+    pub fn twins(&self) -> (&[Twin], usize) {
+        (&self.twins, self.twin_count)
+    }
+
+    fn about(&mut self, attributes: Attributes) -> u32 {
+        if self.list.files.is_empty() {
+            self.file(Path::new(""));
+        }
+        let file = self.list.files.len() - 1;
+        let source = &mut self.list.files[file];
+        source.entries += 1;
+        let records = &mut self.list.records;
+        let at = if attributes == Attributes::default() {
+            source.plain
+        } else {
+            if records.last().is_none_or(|last| last.attributes != attributes || last.file != file) {
+                records.push(Record { file, attributes });
+            }
+            records.len() - 1
+        };
+        at as u32
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        let list = &mut self.list;
+        if let Some(known) = list.table.find(slot.bucket(), |known| known.hash == slot.hash).copied() {
+            let (first, second) = (list.place(&known), list.place(&slot));
+            self.twin_count += 1;
+            if self.twins.len() < 100 {
+                self.twins.push(Twin { first, second });
+            }
+            // The same entry again says nothing new; one with other attributes stays beside the first.
+            if list.record(&known).attributes == list.record(&slot).attributes {
+                return;
+            }
+        }
+        list.table.insert_unique(slot.bucket(), slot, Slot::bucket);
+    }
+}
+
+impl Slot {
+    fn bucket(&self) -> u64 {
+        u64::from(self.hash[0]) << 32 | u64::from(self.hash[1])
+    }
+}
+
+impl OptOutList {
+    /// How many entries are in the list.
+    pub fn len(&self) -> usize {
+        self.table.len() + self.patterns.len()
+    }
+
+    /// Nobody has opted out.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The files it was read from, in order.
+    pub fn files(&self) -> &[Source] {
+        &self.files
+    }
+
+    /// Names the content of the list in the log.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Of all entries that name the recipient and hold for this mail, the strictest; of equals the first.
+    pub fn strictest<'a>(&'a self, recipient: &'a Address, context: &Context<'_>) -> Option<Rule<'a>> {
+        let mut found = Strictest { context, best: None };
+        let key = recipient.key(self.tags);
+        self.offer(&mut found, Kind::Address, self.hash_key(key), Value::Key(key));
+        self.offer_domains(&mut found, key.domain);
+        if self.has.sha256 || self.has.md5 {
+            self.offer_hashes(&mut found, recipient, key);
+        }
+        if !self.patterns.is_empty() {
+            self.offer_patterns(&mut found, recipient, key);
+        }
+        found.best
+    }
+
+    fn offer_domains<'a>(&'a self, found: &mut Strictest<'_, 'a>, domain: &'a str) {
+        if self.has.domains {
+            self.offer(found, Kind::Domain, self.hash(Kind::Domain, domain.as_bytes()), Value::Text(domain));
+        }
+        if self.has.subdomains {
+            let mut below = domain;
+            while let Some((_, parent)) = below.split_once('.') {
+                self.offer(found, Kind::Subdomains, self.hash(Kind::Subdomains, parent.as_bytes()), Value::Below(parent));
+                below = parent;
+            }
+        }
+    }
+
+    /// Hashes were made of the address as somebody had it: as written in lower case, or of the comparing key.
+    fn offer_hashes<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
+        let written = recipient.as_str().to_lowercase();
+        let key = key.to_string();
+        for text in [written, key] {
+            if self.has.sha256 {
+                let digest: [u8; 32] = Sha256::digest(&text).into();
+                self.offer(found, Kind::Sha256, self.hash(Kind::Sha256, &digest), Value::Sha256(digest));
+            }
+            if self.has.md5 {
+                let digest: [u8; 16] = Md5::digest(&text).into();
+                self.offer(found, Kind::Md5, self.hash(Kind::Md5, &digest), Value::Md5(digest));
+            }
+        }
+    }
+
+    fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
+        let (tagged, bare) = (recipient.key(PlusTags::Distinct).to_string(), key.to_string());
+        for pattern in &self.patterns {
+            if pattern.glob.matches(&bare) || pattern.glob.matches(&tagged) {
+                let about = Slot { hash: [0; 4], line: pattern.line, about: pattern.about };
+                found.take(self.rule(&about, Kind::Pattern, Value::Text(&pattern.value)));
+            }
+        }
+    }
+
+    fn offer<'a>(&'a self, found: &mut Strictest<'_, 'a>, kind: Kind, hash: [u32; 4], value: Value<'a>) {
+        let sought = Slot { hash, line: 0, about: 0 };
+        for slot in self.table.iter_hash(sought.bucket()).filter(|slot| slot.hash == hash) {
+            found.take(self.rule(slot, kind, value));
+        }
+    }
+
+    fn rule<'a>(&'a self, slot: &Slot, kind: Kind, value: Value<'a>) -> Rule<'a> {
+        let record = self.record(slot);
+        let file = &self.files[record.file].path;
+        Rule { file, line: slot.line, kind, attributes: &record.attributes, value }
+    }
+
+    fn record(&self, slot: &Slot) -> &Record {
+        &self.records[slot.about as usize]
+    }
+
+    fn place(&self, slot: &Slot) -> (usize, u32) {
+        (self.record(slot).file, slot.line)
+    }
+
+    fn hash_key(&self, key: Key<'_>) -> [u32; 4] {
+        let mut hasher = self.hasher(Kind::Address);
+        hasher.write(key.local.as_bytes());
+        hasher.write(b"@");
+        hasher.write(key.domain.as_bytes());
+        halves(&hasher)
+    }
+
+    fn hash(&self, kind: Kind, bytes: &[u8]) -> [u32; 4] {
+        let mut hasher = self.hasher(kind);
+        hasher.write(bytes);
+        halves(&hasher)
+    }
+
+    fn hasher(&self, kind: Kind) -> SipHasher13 {
+        let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
+        (kind as u8).hash(&mut hasher);
+        hasher
+    }
+}
+
+fn halves(hasher: &SipHasher13) -> [u32; 4] {
+    let (a, b) = hasher.finish128().as_u64();
+    [(a >> 32) as u32, a as u32, (b >> 32) as u32, b as u32]
+}
+
+/// Collects the strictest rule that holds for one mail.
+struct Strictest<'c, 'a> {
+    context: &'c Context<'c>,
+    best: Option<Rule<'a>>,
+}
+
+impl<'a> Strictest<'_, 'a> {
+    fn take(&mut self, rule: Rule<'a>) {
+        if !self.holds(rule.attributes) {
+            return;
+        }
+        let stricter = self.best.is_none_or(|best| self.rank(&rule) > self.rank(&best));
+        if stricter {
+            self.best = Some(rule);
+        }
+    }
+
+    /// By action; of equal actions the one without an end.
+    fn rank(&self, rule: &Rule<'_>) -> (Action, bool) {
+        (rule.attributes.action.unwrap_or(self.context.policy.action), rule.attributes.until.is_none())
+    }
+
+    /// An entry for some senders holds for the null sender too: whose mail it is cannot be told.
+    fn holds(&self, attributes: &Attributes) -> bool {
+        let in_time = attributes.until.is_none_or(|until| self.context.now <= until);
+        in_time && (attributes.senders.is_empty() || self.is_sender(&attributes.senders))
+    }
+
+    fn is_sender(&self, globs: &[String]) -> bool {
+        match self.context.sender {
+            ReversePath::Null => true,
+            ReversePath::Address(sender) => {
+                let (full, bare) = (sender.key(PlusTags::Distinct).to_string(), sender.key(PlusTags::Ignore).to_string());
+                globs.iter().map(|glob| WildMatch::new(glob)).any(|glob| glob.matches(&full) || glob.matches(&bare))
+            }
+        }
+    }
+}
+
+/// Told apart in the start-up line.
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Where in a file something is wrong, and the sentence that tells a person what to do. Never prints a file's lines,
+//! for they may hold secrets.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Something wrong at a place in a file: `path:line:column: message`, then a hint on its own line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, or the name of an environment variable.
+    pub path: PathBuf,
+    /// From 1; 0 where the fault is the whole file's.
+    pub line: usize,
+    /// From 1, in characters; 0 where only the line is known.
+    pub column: usize,
+    /// Lower case, no full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl std::error::Error for Fault {}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        for number in [self.line, self.column].into_iter().take_while(|number| *number > 0) {
+            write!(f, ":{number}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+impl Fault {
+    /// A fault of the whole file.
+    pub fn of_file(path: &Path, message: impl fmt::Display) -> Self {
+        Self { path: path.to_owned(), line: 0, column: 0, message: message.to_string(), hint: None }
+    }
+
+    /// A fault in one line.
+    pub fn of_line(path: &Path, line: usize, message: impl fmt::Display) -> Self {
+        Self { line, ..Self::of_file(path, message) }
+    }
+
+    /// A file that cannot be opened or read.
+    pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "create the file, or take it out of the configuration",
+            std::io::ErrorKind::PermissionDenied => "let the relay's user read it",
+            _ => "see that the file and its disk are sound",
+        };
+        Self::of_file(path, format_args!("cannot be read: {error}")).hint(hint)
+    }
+
+    /// What the TOML reader says of `text`, without the text itself.
+    pub fn of_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let (line, column) = error.span().map_or((0, 0), |span| line_and_column(text, &span));
+        let message = error.message().replace('\n', ", ");
+        let hint = did_you_mean(&message)
+            .or_else(|| message.contains("expected a TOML datetime").then(|| "write dates without quotes: 2026-11-24".into()));
+        Self { line, column, message, hint, ..Self::of_file(path, "") }
+    }
+
+    /// The same fault with advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Line and column, both from 1, of the start of a span of bytes.
+pub fn line_and_column(text: &str, span: &Range<usize>) -> (usize, usize) {
+    let before = text.get(..span.start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Out of "unknown field `x`, expected one of `a`, `b`": the known word nearest to the unknown one.
+fn did_you_mean(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown field").or_else(|| message.strip_prefix("unknown variant"))?;
+    let mut words = rest.split('`').skip(1).step_by(2);
+    let unknown = words.next()?;
+    let near = |known: &&str| strsim::jaro_winkler(unknown, known);
+    let best = words.max_by(|a, b| near(a).total_cmp(&near(b)))?;
+    (near(&best) > 0.75).then(|| format!("did you mean `{best}`?"))
+}

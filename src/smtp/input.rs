@@ -1,0 +1,211 @@
+//! Bytes from a client, cut into command lines and messages, with memory that stays within bounds whatever comes.
+//! Never reads a socket itself, never looks at what a line means.
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::{memchr, memmem};
+
+/// The longest command line, CRLF included. RFC 5321 asks for 512 and more where extensions add to it.
+pub const MAX_LINE: usize = 4096;
+/// A line that is longer than this ends the session.
+pub const MAX_SKIPPED: usize = 64 << 10;
+
+/// What came in and was not used yet.
+#[derive(Debug, Default)]
+pub struct Input {
+    buffer: BytesMut,
+    /// Bytes at the start of `buffer` that hold no line end (commands) or no end of data (message).
+    searched: usize,
+    /// How much of an overlong line has been thrown away.
+    skipped: usize,
+    /// Bytes of an overlarge message that were thrown away; the last four stay in `buffer`.
+    drained: bool,
+}
+
+/// The next command line, if it is there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Whole, without its CRLF.
+    Whole(Bytes),
+    /// It ended in a bare LF.
+    Bare,
+    /// It was longer than [`MAX_LINE`] and is gone.
+    TooLong,
+    /// It is longer than [`MAX_SKIPPED`] and still has no end.
+    Endless,
+    /// More bytes are needed.
+    Partial,
+}
+
+/// The message after 354, if it is there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Data {
+    /// All bytes before the final dot, as they came.
+    Whole(Bytes),
+    /// It was larger than allowed and is gone.
+    TooLarge,
+    /// More bytes are needed.
+    Partial,
+}
+
+impl Input {
+    /// Where the next bytes from the socket go, with room for `room` bytes.
+    pub fn space(&mut self, room: usize) -> &mut BytesMut {
+        self.buffer.reserve(room);
+        &mut self.buffer
+    }
+
+    /// Something came in that was not asked for yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Cuts off the next line.
+    pub fn line(&mut self) -> Line {
+        let Some(end) = memchr(b'\n', &self.buffer[self.searched..]).map(|at| self.searched + at) else {
+            self.searched = self.buffer.len();
+            if self.searched + self.skipped > MAX_SKIPPED {
+                return Line::Endless;
+            }
+            if self.searched > MAX_LINE {
+                self.skipped += self.searched;
+                self.buffer.clear();
+                self.searched = 0;
+            }
+            return Line::Partial;
+        };
+        self.searched = 0;
+        let mut line = self.buffer.split_to(end + 1);
+        if std::mem::take(&mut self.skipped) > 0 || line.len() > MAX_LINE {
+            return Line::TooLong;
+        }
+        if !line.ends_with(b"\r\n") {
+            return Line::Bare;
+        }
+        line.truncate(end - 1);
+        Line::Whole(line.freeze())
+    }
+
+    /// Cuts off the message up to `CRLF . CRLF`, and nothing else ends it (RFC 5321 4.1.1.4).
+    ///
+    /// A message of more than `limit` bytes is read to its end and thrown away, with flat memory.
+    pub fn data(&mut self, limit: usize) -> Data {
+        const END: &[u8] = b"\r\n.\r\n";
+        // The CRLF of the line `DATA` counts: a dot straight after 354 ends an empty message.
+        if self.searched < 3 && !self.drained && self.buffer.starts_with(b".\r\n") {
+            self.buffer.advance(3);
+            return Data::Whole(Bytes::new());
+        }
+        let from = self.searched.saturating_sub(END.len() - 1);
+        if let Some(at) = memmem::find(&self.buffer[from..], END) {
+            let message = self.buffer.split_to(from + at + 2);
+            self.buffer.advance(3);
+            self.searched = 0;
+            let too_large = std::mem::take(&mut self.drained) || message.len() > limit;
+            return if too_large { Data::TooLarge } else { Data::Whole(message.freeze()) };
+        }
+        self.searched = self.buffer.len();
+        if self.searched > limit + END.len() {
+            self.drained = true;
+        }
+        if self.drained {
+            self.buffer.advance(self.searched.saturating_sub(END.len() - 1));
+            self.searched = self.buffer.len();
+        }
+        Data::Partial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds the bytes in all ways of cutting them in two, and byte by byte.
+    fn data_however_cut(bytes: &[u8], limit: usize) -> Vec<(Data, Vec<u8>)> {
+        let feed = |pieces: Vec<&[u8]>| {
+            let mut input = Input::default();
+            let mut found = Data::Partial;
+            for piece in pieces {
+                input.space(piece.len()).extend_from_slice(piece);
+                if found == Data::Partial {
+                    found = input.data(limit);
+                }
+            }
+            (found, input.buffer.to_vec())
+        };
+        let mut results: Vec<_> = (0..=bytes.len()).map(|at| feed(vec![&bytes[..at], &bytes[at..]])).collect();
+        results.push(feed(bytes.chunks(1).collect()));
+        results
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_a_message() {
+        for fake in [
+            "\n.\n",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r",
+            "\r.\r\n",
+            "\r\n.\r",
+            "\r\r\n.\r\r\n",
+            "\r\n\0.\r\n",
+            "\r\n.\0\r\n",
+            "\r\n.\r\r\n",
+            ".\r\r\n",
+        ] {
+            let inside = format!("a{fake}MAIL FROM:<x@y>\r\n");
+            for (found, rest) in data_however_cut(format!("{inside}.\r\nQUIT\r\n").as_bytes(), 1000) {
+                assert_eq!((found, rest.as_slice()), (Data::Whole(inside.clone().into()), &b"QUIT\r\n"[..]), "{fake:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_message_ends_at_once() {
+        for (found, rest) in data_however_cut(b".\r\nX", 10) {
+            assert_eq!((found, rest.as_slice()), (Data::Whole(Bytes::new()), &b"X"[..]));
+        }
+        for (found, _) in data_however_cut(b"\r\n.\r\n", 10) {
+            assert_eq!(found, Data::Whole("\r\n".into()));
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_drained_to_its_end() {
+        for (found, rest) in data_however_cut(b"0123456789\r\n0123\r\n.\r\nX", 10) {
+            assert_eq!((found, rest.as_slice()), (Data::TooLarge, &b"X"[..]));
+        }
+        for (found, _) in data_however_cut(b"01234567\r\n.\r\n", 10) {
+            assert_eq!(found, Data::Whole("01234567\r\n".into()));
+        }
+        let mut input = Input::default();
+        for _ in 0..100 {
+            input.space(100).extend_from_slice(&[b'x'; 100]);
+            assert_eq!(input.data(50), Data::Partial);
+            assert!(input.buffer.len() <= 4);
+        }
+    }
+
+    #[test]
+    fn lines_are_cut_and_overlong_ones_skipped() {
+        let mut input = Input::default();
+        input.space(0).extend_from_slice(b"NOOP\r\nRSET\nQU");
+        assert_eq!(input.line(), Line::Whole("NOOP".into()));
+        assert_eq!(input.line(), Line::Bare);
+        assert_eq!(input.line(), Line::Partial);
+        input.space(0).extend_from_slice(b"IT\r\n");
+        assert_eq!(input.line(), Line::Whole("QUIT".into()));
+        for _ in 0..3 {
+            input.space(0).extend_from_slice(&[b'x'; 3000]);
+            assert_eq!(input.line(), Line::Partial);
+        }
+        input.space(0).extend_from_slice(b"\r\nNOOP\r\n");
+        assert_eq!(input.line(), Line::TooLong);
+        assert_eq!(input.line(), Line::Whole("NOOP".into()));
+        let endless = (0..30).any(|_| {
+            input.space(0).extend_from_slice(&[b'x'; 3000]);
+            assert!(input.buffer.len() < 8000);
+            input.line() == Line::Endless
+        });
+        assert!(endless);
+    }
+}

@@ -1,0 +1,175 @@
+//! The SMTP state machine of one connection (RFC 5321 4.1.4): commands in, steps out. Never touches a socket, never
+//! asks the judge itself, never reads the clock.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::command::{Command, Mail};
+use super::reply::Reply;
+use crate::mail::{Address, Client, Envelope, Id};
+
+/// Bounds of a session, from `[listen]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a message on the wire.
+    pub message_size: u64,
+    /// Accepted recipients of a message.
+    pub recipients: usize,
+    /// Bad commands before the session is ended.
+    pub errors: usize,
+    /// Commands in a row that carry no mail, before each counts as a bad one.
+    pub idle_commands: usize,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Say it and read on.
+    Say(Reply),
+    /// Ask the judge about this recipient, give the answer to [`Session::judged`], and say that.
+    Judge(Address),
+    /// Say 354, receive a message, take the envelope.
+    Receive,
+    /// Say it and hang up.
+    Close(Reply),
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    hostname: Arc<str>,
+    limits: Limits,
+    client: Client,
+    transaction: Option<Transaction>,
+    errors: usize,
+    idle_commands: usize,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    envelope: Envelope,
+    /// Some RCPT came, accepted or not: it decides between 503 and 554 at DATA.
+    tried: bool,
+}
+
+impl Session {
+    /// A session of a client that has said nothing yet.
+    pub fn new(hostname: Arc<str>, ip: IpAddr, limits: Limits) -> Self {
+        let client = Client { ip, helo: "".into(), extended: false };
+        Self { hostname, limits, client, transaction: None, errors: 0, idle_commands: 0 }
+    }
+
+    /// A transaction is under way: it has a sender and no end yet.
+    pub fn in_transaction(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// What the judge is told about the mail so far.
+    pub fn envelope(&self) -> Option<&Envelope> {
+        self.transaction.as_ref().map(|transaction| &transaction.envelope)
+    }
+
+    /// One command line, or the reply to a line that is none. `id` names the transaction if this begins one.
+    pub fn command(&mut self, command: Result<Command, Reply>, id: impl FnOnce() -> Id) -> Step {
+        let step = match command {
+            Ok(command) => self.step(command, id),
+            Err(reply) => Step::Say(reply),
+        };
+        match step {
+            // What is wrong with an address or a message is an answer; what is wrong with the dialogue counts.
+            Step::Say(reply) if matches!(reply.code, 500..=509 | 555) => self.count_error(reply),
+            other => other,
+        }
+    }
+
+    /// The judge's answer about a recipient: if positive, the mail goes to it.
+    pub fn judged(&mut self, recipient: Address, reply: &Reply) {
+        if let Some(transaction) = &mut self.transaction
+            && reply.is_positive()
+        {
+            transaction.envelope.recipients.push(recipient);
+        }
+    }
+
+    /// The final dot, or the end of a message that was not taken: the transaction is over, whatever the answer.
+    pub fn end_of_data(&mut self) -> Option<Envelope> {
+        self.transaction.take().map(|transaction| transaction.envelope)
+    }
+
+    fn step(&mut self, command: Command, id: impl FnOnce() -> Id) -> Step {
+        let idle = !matches!(command, Command::Mail(_) | Command::Rcpt(_) | Command::Data | Command::Quit);
+        self.idle_commands = if idle { self.idle_commands + 1 } else { 0 };
+        if self.idle_commands > self.limits.idle_commands {
+            self.errors += 1;
+            if self.errors >= self.limits.errors {
+                return Step::Close(Reply::TOO_MANY_ERRORS);
+            }
+        }
+        match command {
+            Command::Ehlo(name) => Step::Say(self.hello(&name, true)),
+            Command::Helo(name) => Step::Say(self.hello(&name, false)),
+            Command::Mail(mail) => Step::Say(self.mail(mail, id)),
+            Command::Rcpt(address) => self.rcpt(address),
+            Command::Data => self.data(),
+            Command::Rset => {
+                self.transaction = None;
+                Step::Say(Reply::OK)
+            }
+            Command::Noop => Step::Say(Reply::OK),
+            Command::Vrfy => Step::Say(Reply::UNVERIFIED),
+            Command::Help => Step::Say(Reply::HELP),
+            Command::Quit => Step::Close(Reply::BYE),
+            Command::Bdat => Step::Close(Reply::NOT_IMPLEMENTED),
+            Command::Http => Step::Close(Reply::NOT_HTTP),
+        }
+    }
+
+    fn hello(&mut self, name: &str, extended: bool) -> Reply {
+        self.transaction = None;
+        self.client.helo = name.into();
+        self.client.extended = extended;
+        if extended { Reply::extended_hello(&self.hostname, self.limits.message_size) } else { Reply::hello(&self.hostname) }
+    }
+
+    fn mail(&mut self, mail: Mail, id: impl FnOnce() -> Id) -> Reply {
+        if self.transaction.is_some() {
+            return Reply::NESTED_MAIL;
+        }
+        if mail.size > self.limits.message_size {
+            return Reply::TOO_LARGE;
+        }
+        let Mail { sender, eight_bit, smtputf8, .. } = mail;
+        let client = self.client.clone();
+        let envelope = Envelope { id: id(), client, sender, recipients: Vec::new(), eight_bit, smtputf8 };
+        self.transaction = Some(Transaction { envelope, tried: false });
+        Reply::SENDER_OK
+    }
+
+    fn rcpt(&mut self, address: Address) -> Step {
+        let Some(transaction) = &mut self.transaction else {
+            return Step::Say(Reply::MAIL_FIRST);
+        };
+        transaction.tried = true;
+        if transaction.envelope.recipients.len() >= self.limits.recipients {
+            return Step::Say(Reply::TOO_MANY_RECIPIENTS);
+        }
+        if !transaction.envelope.smtputf8 && !address.as_str().is_ascii() {
+            return Step::Say(Reply::NEEDS_SMTPUTF8);
+        }
+        Step::Judge(address)
+    }
+
+    fn data(&self) -> Step {
+        match &self.transaction {
+            None => Step::Say(Reply::MAIL_FIRST),
+            Some(transaction) if !transaction.envelope.recipients.is_empty() => Step::Receive,
+            Some(transaction) if transaction.tried => Step::Say(Reply::NO_VALID_RECIPIENTS),
+            Some(_) => Step::Say(Reply::RCPT_FIRST),
+        }
+    }
+
+    fn count_error(&mut self, reply: Reply) -> Step {
+        self.errors += 1;
+        if self.errors >= self.limits.errors { Step::Close(Reply::TOO_MANY_ERRORS) } else { Step::Say(reply) }
+    }
+}

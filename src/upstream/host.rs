@@ -1,0 +1,168 @@
+//! The SMTP host behind us, and the connections to it that are kept. Never holds more of them than allowed, never
+//! gives out one that is known to be dead.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::connection::Connection;
+use super::transaction::transact;
+use super::{Body, Sent};
+use crate::mail::{ReversePath, Stage, Status};
+use crate::optout::Cleared;
+
+/// How the host is reached, from `[upstream]`.
+pub struct Settings {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS, and when.
+    pub security: Security,
+    /// User and password, where the host wants them.
+    pub secret: Option<Secret>,
+    /// What we call ourselves at EHLO.
+    pub hostname: String,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// A connection that was not used for so long is ended.
+    pub idle: Duration,
+    /// To look up the name, and to connect to each address.
+    pub connect_timeout: Duration,
+    /// For each reply (RFC 5321 4.5.3.2).
+    pub timeout: Duration,
+    /// For the reply to the final dot.
+    pub data_timeout: Duration,
+}
+
+/// TLS from the first byte, after STARTTLS, or none.
+pub enum Security {
+    /// In the clear.
+    None,
+    /// STARTTLS is demanded.
+    StartTls(TlsConnector),
+    /// `smtps://`
+    Tls(TlsConnector),
+}
+
+/// User and password. Never printed.
+#[derive(Clone)]
+pub struct Secret {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+/// The host and its kept connections.
+pub struct Host {
+    settings: Settings,
+    name: String,
+    places: Semaphore,
+    kept: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection for one transaction; it goes back to the others if it is still in step.
+#[derive(Debug)]
+pub struct Lane<'h> {
+    host: &'h Host,
+    connection: Option<Connection>,
+    used_before: bool,
+    _place: SemaphorePermit<'h>,
+}
+
+impl Host {
+    /// Nothing is connected before there is mail.
+    pub fn new(settings: Settings) -> Self {
+        let host = match settings.host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => settings.host.clone(),
+        };
+        let name = format!("{host}:{}", settings.port);
+        let places = Semaphore::new(settings.max_connections);
+        Self { settings, name, places, kept: Mutex::default() }
+    }
+
+    /// `host:port`
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for a place and takes the kept connection that was used last, or makes a new one.
+    pub async fn open(&self, fresh: bool) -> Result<Lane<'_>, Status> {
+        let place = tokio::time::timeout(self.settings.data_timeout, self.places.acquire()).await;
+        let Ok(Ok(place)) = place else {
+            return Err(Status::new(Stage::Connect, 451, "4.4.5 all connections to the mail host are busy"));
+        };
+        if fresh {
+            // One kept connection was found dead at work: the others are as old.
+            self.kept().clear();
+        }
+        while let Some(Kept { connection, .. }) = self.take_kept() {
+            if connection.is_quiet() {
+                return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
+            }
+        }
+        let connection = Connection::open(&self.settings).await?;
+        Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
+    }
+
+    /// Ends what was not used for long.
+    pub async fn tidy(&self) {
+        let idle = self.settings.idle;
+        let old: Vec<_> = self.kept().extract_if(.., |kept| kept.since.elapsed() > idle).collect();
+        for Kept { connection, .. } in old {
+            connection.quit().await;
+        }
+    }
+
+    /// Ends all that are kept.
+    pub async fn close(&self) {
+        while let Some(Kept { connection, .. }) = self.take_kept() {
+            connection.quit().await;
+        }
+    }
+
+    fn take_kept(&self) -> Option<Kept> {
+        self.kept().pop()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane<'_> {
+    /// Sends one message in one transaction.
+    pub async fn send(mut self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Sent {
+        let Some(mut connection) = self.connection.take() else { return Sent::Stale };
+        let (sent, usable) = transact(&mut connection, &self.host.settings, sender, to, body, self.used_before).await;
+        if usable && connection.in_step() {
+            self.connection = Some(connection);
+        }
+        sent
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.host.kept().push(Kept { connection, since: Instant::now() });
+        }
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,112 @@
+//! The way out: the real SMTP host, or a folder. Takes nothing but permits. Never judges, never retries, never tells
+//! the tool anything: every trouble is an [`Outcome`], one for each recipient, in order.
+
+mod connection;
+mod folder;
+mod host;
+mod offer;
+mod tls;
+mod transaction;
+mod wire;
+
+pub use folder::Folder;
+pub use host::{Host, Secret, Security, Settings};
+pub use tls::{TlsError, connector};
+
+use bytes::Bytes;
+
+use crate::mail::{Message, Outcome, ReversePath, Status};
+use crate::optout::Cleared;
+use host::Lane;
+
+/// Where mail goes.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A folder of `.eml` files.
+    Folder(Folder),
+    /// An SMTP host.
+    Host(Box<Host>),
+}
+
+/// A place to send one message now.
+#[derive(Debug)]
+pub enum Van<'u> {
+    /// The folder is always there.
+    Folder(&'u Folder),
+    /// A connection to the host.
+    Host(Lane<'u>),
+}
+
+/// What came of sending.
+#[derive(Debug)]
+pub enum Sent {
+    /// One outcome for each recipient, in order.
+    Done(Vec<Outcome>),
+    /// A kept connection turned out to be closed before anything was taken. Open a fresh one and send again.
+    Stale,
+}
+
+/// What is sent: our trace field and the message, and what the host must be able to do for it.
+#[derive(Clone, Debug)]
+pub struct Body<'m> {
+    trace: Bytes,
+    message: &'m Message,
+    eight_bit: bool,
+    utf8_header: bool,
+}
+
+impl<'m> Body<'m> {
+    /// `trace` is a whole `Received:` field; `smtputf8` is what the tool declared.
+    pub fn new(trace: Bytes, message: &'m Message, smtputf8: bool) -> Self {
+        let eight_bit = message.is_eight_bit();
+        let utf8_header = smtputf8 && eight_bit && message.headers(usize::MAX).is_some_and(|section| !section.bytes().is_ascii());
+        Self { trace, message, eight_bit, utf8_header }
+    }
+
+    /// Bytes on the wire, the final dot not among them.
+    fn len(&self) -> usize {
+        self.trace.len() + self.message.len()
+    }
+}
+
+impl Upstream {
+    /// For people and logs; never with a password.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Folder(folder) => folder.name(),
+            Self::Host(host) => host.name(),
+        }
+    }
+
+    /// Waits for a place, `fresh` for one on a new connection. The status says why there is none.
+    pub async fn open(&self, fresh: bool) -> Result<Van<'_>, Status> {
+        match self {
+            Self::Folder(folder) => Ok(Van::Folder(folder)),
+            Self::Host(host) => host.open(fresh).await.map(Van::Host),
+        }
+    }
+
+    /// Ends connections that were not used for long. Called now and then.
+    pub async fn tidy(&self) {
+        if let Self::Host(host) = self {
+            host.tidy().await;
+        }
+    }
+
+    /// Ends all kept connections.
+    pub async fn close(&self) {
+        if let Self::Host(host) = self {
+            host.close().await;
+        }
+    }
+}
+
+impl Van<'_> {
+    /// Sends one message to all who are cleared.
+    pub async fn send(self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Sent {
+        match self {
+            Self::Folder(folder) => Sent::Done(folder.put(sender, to, body).await),
+            Self::Host(lane) => lane.send(sender, to, body).await,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The stream below lettre. It holds what is written back until somebody reads, so that a step of the dialogue is one
+//! write; it puts a message on the wire without a copy; and it hands lettre one reply at a time, cleaned so that odd
+//! bytes cannot break the dialogue. Never knows what the dialogue is about.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use lettre::transport::smtp::client::AsyncTokioStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// A reply line may be 512 bytes (RFC 5321 4.5.3.1.5); what is longer is cut.
+const MAX_REPLY_LINE: usize = 900;
+/// A reply of more bytes than this is nonsense.
+const MAX_REPLY: usize = 64 << 10;
+
+/// Plain or encrypted.
+#[derive(Debug)]
+pub enum Transport {
+    /// TCP
+    Plain(TcpStream),
+    /// TLS over TCP
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A handle of the stream: lettre owns one, the transaction another.
+#[derive(Clone)]
+pub struct Wire(Arc<Mutex<Inner>>);
+
+struct Inner {
+    transport: Transport,
+    peer: SocketAddr,
+    /// What waits to be written.
+    held: VecDeque<Bytes>,
+    /// The last of it, still growing.
+    growing: BytesMut,
+    /// Read from the host, not yet cut into replies.
+    raw: BytesMut,
+    /// One clean reply on its way to lettre.
+    reply: BytesMut,
+    /// How much of `raw` was looked at, and what of the reply before it is clean.
+    clean: BytesMut,
+    /// The last reply in full, for whoever wants its text.
+    last: Bytes,
+    /// The host closed its side.
+    ended: bool,
+}
+
+impl Wire {
+    /// Wraps a connected stream. `primed` is handed out as if the host had said it first: the greeting after STARTTLS.
+    pub fn new(transport: Transport, primed: &'static [u8]) -> io::Result<Self> {
+        let peer = transport.tcp().peer_addr()?;
+        let inner = Inner {
+            transport,
+            peer,
+            held: VecDeque::new(),
+            growing: BytesMut::with_capacity(512),
+            raw: BytesMut::with_capacity(512),
+            reply: BytesMut::from(primed),
+            clean: BytesMut::new(),
+            last: Bytes::new(),
+            ended: false,
+        };
+        Ok(Self(Arc::new(Mutex::new(inner))))
+    }
+
+    /// Queues bytes as they are, without a copy.
+    pub fn hold(&self, bytes: Bytes) {
+        let mut inner = self.lock();
+        inner.settle();
+        inner.held.push_back(bytes);
+    }
+
+    /// The last reply, all its lines, cleaned.
+    pub fn last_reply(&self) -> Bytes {
+        self.lock().last.clone()
+    }
+
+    /// Nothing waits to be written.
+    pub fn all_is_sent(&self) -> bool {
+        let inner = self.lock();
+        inner.held.is_empty() && inner.growing.is_empty()
+    }
+
+    /// Everything was written and every reply was asked for: the dialogue is in step and can go on.
+    pub fn in_step(&self) -> bool {
+        let inner = self.lock();
+        let nothing_held = inner.held.is_empty() && inner.growing.is_empty();
+        let nothing_unread = inner.raw.is_empty() && inner.clean.is_empty() && inner.reply.is_empty();
+        nothing_held && nothing_unread && !inner.ended
+    }
+
+    /// A kept connection on which the host has closed or spoken out of turn is no longer of use.
+    pub fn is_quiet(&self) -> bool {
+        let mut inner = self.lock();
+        let mut context = Context::from_waker(Waker::noop());
+        let nothing_came = inner.poll_fill(&mut context).is_pending();
+        drop(inner);
+        nothing_came && self.in_step()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing below panics with the lock held; and if it did, the state is bytes, not invariants.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn settle(&mut self) {
+        if !self.growing.is_empty() {
+            let bytes = self.growing.split().freeze();
+            self.held.push_back(bytes);
+        }
+    }
+
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.settle();
+        while !self.held.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = self.held.len().min(slices.len());
+            for (slice, bytes) in slices.iter_mut().zip(&self.held) {
+                *slice = IoSlice::new(bytes);
+            }
+            let mut written = ready!(Pin::new(&mut self.transport).poll_write_vectored(context, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            while let Some(first) = self.held.front_mut() {
+                let part = written.min(first.len());
+                first.advance(part);
+                written -= part;
+                if !first.is_empty() {
+                    break;
+                }
+                self.held.pop_front();
+            }
+        }
+        Pin::new(&mut self.transport).poll_flush(context)
+    }
+
+    /// One read into `raw`; ready with the number of bytes, 0 at the end.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [0; 2048];
+        let mut buffer = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer))?;
+        self.raw.extend_from_slice(buffer.filled());
+        self.ended |= buffer.filled().is_empty();
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Moves whole lines from `raw` to `clean` until a reply is complete, then puts it in front of lettre.
+    fn cut_reply(&mut self) -> io::Result<()> {
+        while let Some(end) = memchr::memchr(b'\n', &self.raw) {
+            let line = self.raw.split_to(end + 1);
+            let last = clean_line(&line, &mut self.clean);
+            if last {
+                self.reply = self.clean.split();
+                self.last = self.reply.clone().freeze();
+                return Ok(());
+            }
+        }
+        if self.raw.len() > MAX_REPLY || self.clean.len() > MAX_REPLY {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the host's reply does not end"));
+        }
+        Ok(())
+    }
+}
+
+/// `250-text` or `250 text` in printable ASCII with CRLF, whatever came; true for the last line of a reply.
+fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = &line[..line.len().min(MAX_REPLY_LINE)];
+    let (code, rest) = line.split_at(line.len().min(3));
+    let more = rest.first() == Some(&b'-');
+    let printable = |byte: &u8| if *byte == b' ' || byte.is_ascii_graphic() { *byte } else { b'?' };
+    out.extend(code.iter().map(printable));
+    out.extend_from_slice(if more { b"-" } else { b" " });
+    out.extend(rest.get(1..).unwrap_or_default().iter().map(printable));
+    out.extend_from_slice(b"\r\n");
+    !more
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        loop {
+            if !inner.reply.is_empty() {
+                let count = inner.reply.len().min(buffer.remaining());
+                buffer.put_slice(&inner.reply[..count]);
+                inner.reply.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            inner.cut_reply()?;
+            if !inner.reply.is_empty() {
+                continue;
+            }
+            // The host may refuse before it has read everything: writing and reading wait together.
+            let drained = inner.poll_drain(context);
+            let broken = match drained {
+                Poll::Ready(Err(error)) => Some(error),
+                _ => None,
+            };
+            match inner.poll_fill(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return broken.map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.lock().growing.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Nothing leaves before the next read.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.lock();
+        ready!(inner.poll_drain(context))?;
+        Pin::new(&mut inner.transport).poll_shutdown(context)
+    }
+}
+
+impl AsyncTokioStream for Wire {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.lock().peer)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Held bytes may be a password.
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(context, slices),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(line: &[u8]) -> (String, bool) {
+        let mut out = BytesMut::new();
+        let last = clean_line(line, &mut out);
+        (String::from_utf8(out.to_vec()).unwrap(), last)
+    }
+
+    #[test]
+    fn reply_lines_come_out_clean() {
+        for (line, expected, last) in [
+            (&b"250 ok\r\n"[..], "250 ok\r\n", true),
+            (b"250\r\n", "250 \r\n", true),
+            (b"250-a\n", "250-a\r\n", false),
+            (b"550 \xff\x1b[31m\0\r\n", "550 ??[31m?\r\n", true),
+            (b"25\r\n", "25 \r\n", true),
+            (b"\n", " \r\n", true),
+        ] {
+            assert_eq!(cleaned(line), (expected.to_owned(), last), "{line:?}");
+        }
+        assert!(cleaned(&[b'2'; 5000]).0.len() < 1000);
+    }
+}
