@@ -1,0 +1,148 @@
+//! A relay in a folder of its own, and a raw SMTP client to talk to it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use optout_relay::config::Config;
+use optout_relay::daemon::{Control, Daemon};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Nothing that a test waits for takes so long, unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running relay; its folder goes with it.
+pub struct Relay {
+    pub folder: TempDir,
+    pub address: SocketAddr,
+    pub control: Control,
+    running: JoinHandle<bool>,
+}
+
+/// What a relay is to be started with.
+pub struct Plan<'a> {
+    /// `relay.toml`; hostname, state_dir, listen.smtp and, where `upstream` is given, upstream.url come on top.
+    pub config: &'a str,
+    /// `blacklist.toml`
+    pub list: &'a str,
+    /// `smtp://…`, or empty for the folder `outbox`.
+    pub upstream: &'a str,
+}
+
+impl Relay {
+    pub async fn start(plan: Plan<'_>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("relay.toml"), plan.config).unwrap();
+        std::fs::write(at("blacklist.toml"), plan.list).unwrap();
+        let url = if plan.upstream.is_empty() { format!("file:{}", at("outbox").display()) } else { plan.upstream.into() };
+        let overlay = [
+            ("OPTOUT_RELAY_HOSTNAME", "relay.test".to_owned()),
+            ("OPTOUT_RELAY_STATE_DIR", at("var").display().to_string()),
+            ("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]".to_owned()),
+            ("OPTOUT_RELAY_UPSTREAM__URL", url),
+        ];
+        let overlay = overlay.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let config = Config::load(Some(&at("relay.toml")), overlay).unwrap_or_else(|fault| panic!("{fault}"));
+        let daemon = Daemon::start(config).await.unwrap_or_else(|error| panic!("{error}"));
+        let (address, control) = (daemon.addresses()[0], daemon.control());
+        Self { folder, address, control, running: tokio::spawn(daemon.run()) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The suppression log, one value a line.
+    pub fn suppressed(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.path("var/log/suppressed.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The messages in the outbox in the order in which they came: bytes, and the envelope.
+    pub fn outbox(&self) -> Vec<(Vec<u8>, serde_json::Value)> {
+        let mut names: Vec<_> = std::fs::read_dir(self.path("outbox")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|name| name.extension().is_some_and(|ending| ending == "eml"));
+        names.sort();
+        let read = |name: &Path| std::fs::read(name).unwrap();
+        names.iter().map(|name| (read(name), serde_json::from_slice(&read(&name.with_extension("json"))).unwrap())).collect()
+    }
+
+    pub async fn client(&self) -> Client {
+        let mut client = Client::connect(self.address).await;
+        client.expect("220 relay.test ESMTP").await;
+        client
+    }
+
+    /// Stops it and waits; whether everything was finished in time.
+    pub async fn stop(self) -> bool {
+        self.control.stop();
+        timeout(PATIENCE, self.running).await.expect("the relay does not stop").unwrap()
+    }
+}
+
+/// Speaks raw bytes.
+pub struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// The next line without its CRLF; `None` where the relay has hung up.
+    pub async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = self.unread.drain(..=end).collect();
+                return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
+            }
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("the relay is silent");
+            if read.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The last line of the next reply.
+    pub async fn reply(&mut self) -> String {
+        loop {
+            let line = self.line().await.expect("the relay has hung up");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line;
+            }
+        }
+    }
+
+    pub async fn expect(&mut self, start: &str) -> String {
+        let reply = self.reply().await;
+        assert!(reply.starts_with(start), "got {reply:?}, wants {start:?}");
+        reply
+    }
+
+    /// Sends one line and returns the reply's last line.
+    pub async fn say(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n")).await;
+        self.reply().await
+    }
+
+    /// A whole transaction; the reply to its end, or to whatever was refused first.
+    pub async fn mail(&mut self, from: &str, to: &[&str], wire: &str) -> String {
+        self.say("EHLO tool.test").await;
+        let mut last = self.say(&format!("MAIL FROM:<{from}>")).await;
+        for to in to {
+            last = self.say(&format!("RCPT TO:<{to}>")).await;
+        }
+        if self.say("DATA").await.starts_with("354") { self.say(&format!("{wire}\r\n.")).await } else { last }
+    }
+}
