@@ -37,15 +37,15 @@ pub struct Daemon {
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
     writer: JoinHandle<()>,
-    reload: Arc<Notify>,
+    control: Control,
 }
 
 /// Asks a running daemon for something, from anywhere.
 #[derive(Clone, Debug)]
 pub struct Control {
     stop: CancellationToken,
-    reload: Arc<Notify>,
-    ledger: Ledger,
+    reload_lists: Arc<Notify>,
+    reopen_log: Arc<Notify>,
 }
 
 /// Why the relay does not start.
@@ -106,8 +106,9 @@ impl Daemon {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let control = Control { stop: door.stop.clone(), reload_lists: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
-        Ok(Self { door, listeners, addresses, shutdown_grace, writer, reload: Arc::default() })
+        Ok(Self { door, listeners, addresses, shutdown_grace, writer, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -122,17 +123,18 @@ impl Daemon {
 
     /// The handle by which it is asked to stop or to reload.
     pub fn control(&self) -> Control {
-        Control { stop: self.door.stop.clone(), reload: self.reload.clone(), ledger: self.door.relay.ledger.clone() }
+        self.control.clone()
     }
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { door, listeners, shutdown_grace, writer, reload, .. } = self;
+        let Self { door, listeners, shutdown_grace, writer, control, .. } = self;
         let loops = TaskTracker::new();
         for listener in listeners {
             loops.spawn(smtp::serve(door.clone(), listener));
         }
-        loops.spawn(optout::watch(door.relay.lists.clone(), reload, door.stop.clone()));
+        loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
+        loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
@@ -157,9 +159,9 @@ impl Control {
     }
 
     /// Reads the lists again and opens the suppression log by name again (SIGHUP).
-    pub async fn reload(&self) {
-        self.reload.notify_one();
-        self.ledger.reopen().await;
+    pub fn reload(&self) {
+        self.reload_lists.notify_one();
+        self.reopen_log.notify_one();
     }
 }
 
@@ -213,6 +215,15 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+async fn reopen(ledger: Ledger, asked: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = asked.notified() => ledger.reopen().await,
+        }
+    }
 }
 
 async fn tidy(relay: Arc<Relay>, stop: CancellationToken) {

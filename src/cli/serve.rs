@@ -61,7 +61,7 @@ impl Signals {
     async fn obey(mut self, control: Control) {
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => control.reload().await,
+                _ = self.hangup.recv() => control.reload(),
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
             }
