@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,8 +20,8 @@ use tokio::task::JoinHandle;
 pub struct Event {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `suppressed`, or `observed` where the mail went out because `opt_out.mode` is `observe`.
-    pub event: &'static str,
+    /// What was done.
+    pub event: Ending,
     /// `reject`, `drop` or `bounce`.
     pub action: crate::optout::Action,
     /// As written in the envelope, or in the header where `opt_out.headers` is `enforce`.
@@ -47,6 +48,18 @@ pub struct Event {
     pub list: String,
     /// What the tool was told.
     pub reply: String,
+}
+
+/// What became of a mail to somebody who has opted out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// It did not leave.
+    Suppressed,
+    /// It left, because `opt_out.mode` is `observe`.
+    Observed,
+    /// It left, because its subject holds one of `opt_out.exempt_subjects`.
+    Exempted,
 }
 
 /// Where the entry that decided stands.
@@ -93,7 +106,6 @@ const WAITING: usize = 1024;
 impl Ledger {
     /// Opens `folder/suppressed.jsonl` and starts the writer; await its handle after the last [`Ledger`] is dropped.
     pub fn open(folder: &Path, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
-        std::fs::create_dir_all(folder)?;
         let mut writer = Writer { folder: folder.to_owned(), rotation, file: None };
         writer.file()?;
         let (orders, inbox) = mpsc::channel(WAITING);
@@ -169,6 +181,7 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.leave_deleted()?;
         self.rotate_if_due()?;
         let open = self.file()?;
         let result = open.file.write_all(lines).and_then(|()| open.file.sync_data());
@@ -186,11 +199,21 @@ impl Writer {
         match self.file {
             Some(ref mut open) => Ok(open),
             None => {
+                std::fs::create_dir_all(&self.folder)?;
                 let open = Open::at(&self.path())?;
                 File::open(&self.folder)?.sync_all()?;
                 Ok(self.file.insert(open))
             }
         }
+    }
+
+    /// A file that somebody deleted proves nothing to anybody: a new one is begun.
+    fn leave_deleted(&mut self) -> io::Result<()> {
+        if self.file()?.file.metadata()?.nlink() == 0 {
+            tracing::warn!("{} was deleted; a new one is begun", self.path().display());
+            self.file = None;
+        }
+        Ok(())
     }
 
     fn rotate_if_due(&mut self) -> io::Result<()> {

@@ -35,8 +35,9 @@ pub fn load(paths: &[PathBuf], tags: PlusTags) -> Result<Loaded, Fault> {
     for path in paths {
         builder.file(path);
         let file = File::open(path).map_err(|e| Fault::unreadable(path, &e))?;
-        let source = Hashed { file, digest: &mut digest };
-        read_from(path, source, &mut |line, subject, attributes| builder.add(line, subject, attributes))?;
+        let mut source = Hashed { file, digest: &mut digest, bytes: 0 };
+        read_from(path, &mut source, &mut |line, subject, attributes| builder.add(line, subject, attributes))?;
+        builder.file_read(source.bytes);
     }
     builder.fingerprint(hex(&digest.finalize()[..8]));
     let (twins, twin_count) = builder.twins();
@@ -48,12 +49,14 @@ pub fn load(paths: &[PathBuf], tags: PlusTags) -> Result<Loaded, Fault> {
 struct Hashed<'a> {
     file: File,
     digest: &'a mut Sha256,
+    bytes: u64,
 }
 
 impl Read for Hashed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.digest.update(&buffer[..count]);
+        self.bytes += count as u64;
         Ok(count)
     }
 }

@@ -39,6 +39,8 @@ pub struct Source {
     pub path: PathBuf,
     /// How many entries stand in it.
     pub entries: usize,
+    /// Its size.
+    pub bytes: u64,
     /// The record of its entries that have no attributes.
     plain: usize,
 }
@@ -141,7 +143,7 @@ impl Builder {
     /// Begins the next file: what is added from here on stands in it.
     pub fn file(&mut self, path: &Path) {
         self.list.records.push(Record { file: self.list.files.len(), attributes: Attributes::default() });
-        self.list.files.push(Source { path: path.to_owned(), entries: 0, plain: self.list.records.len() - 1 });
+        self.list.files.push(Source { path: path.to_owned(), entries: 0, bytes: 0, plain: self.list.records.len() - 1 });
     }
 
     /// Adds one entry that stands in `line` of the file begun last.
@@ -167,6 +169,13 @@ impl Builder {
             Kind::Address | Kind::Pattern => {}
         }
         self.insert(Slot { hash, line, about });
+    }
+
+    /// How long the file begun last has turned out to be.
+    pub fn file_read(&mut self, bytes: u64) {
+        if let Some(file) = self.list.files.last_mut() {
+            file.bytes = bytes;
+        }
     }
 
     /// Gives the list the name under which the log refers to it.

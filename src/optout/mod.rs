@@ -63,6 +63,45 @@ pub enum Mode {
 /// The permit to mail one recipient. Only [`judge`] makes one, and the host's side accepts nothing else.
 ///
 /// It borrows the list that it was judged by, so it cannot outlive the moment: mail that waits must be judged again.
+///
+/// ```
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
+///     mail(permit);
+/// }
+/// # Ok::<(), AddressError>(())
+/// ```
+///
+/// The same with a permit of one's own making does not compile:
+///
+/// ```compile_fail,E0451
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// mail(Cleared { recipient: &address, _judged_by: &list });
+/// # Ok::<(), AddressError>(())
+/// ```
+///
+/// Nor does one that is kept while the list is replaced:
+///
+/// ```compile_fail,E0505
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
+///     drop(list);
+///     mail(permit);
+/// }
+/// # Ok::<(), AddressError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared<'a> {
     recipient: &'a Address,
@@ -93,6 +132,8 @@ pub enum Verdict<'a> {
     Clear(Cleared<'a>),
     /// Opted out, but the operator only watches: may be mailed, goes into the log.
     Observed(Cleared<'a>, Suppression<'a>),
+    /// Opted out, but the subject exempts the mail: may be mailed, goes into the log.
+    Exempted(Cleared<'a>, Suppression<'a>),
     /// Opted out; the subject may yet exempt the mail. Ask again when it is known.
     Open(Suppression<'a>),
     /// Opted out. Nothing leaves.
@@ -107,7 +148,8 @@ pub enum Verdict<'a> {
 /// list.add(1, Subject::guess("buyer@example.org")?, Attributes::default());
 /// let (list, policy) = (list.finish(), Policy::default());
 /// let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
-/// let verdict = judge(&list, &Address::parse("Buyer+7@Example.ORG")?, &context);
+/// let buyer = Address::parse("Buyer+7@Example.ORG")?;
+/// let verdict = judge(&list, &buyer, &context);
 /// assert!(matches!(verdict, Verdict::OptedOut(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -120,7 +162,7 @@ pub fn judge<'a>(list: &'a OptOutList, recipient: &'a Address, context: &Context
     match (context.title, context.policy) {
         (_, Policy { mode: Mode::Observe, .. }) => Verdict::Observed(cleared, suppression),
         (Title::NotYet, policy) if !policy.exempt_subjects.is_empty() => Verdict::Open(suppression),
-        (Title::Is(title), policy) if policy.exempts(title) => Verdict::Clear(cleared),
+        (Title::Is(title), policy) if policy.exempts(title) => Verdict::Exempted(cleared, suppression),
         _ => Verdict::OptedOut(suppression),
     }
 }

@@ -31,6 +31,9 @@ pub struct Timeouts {
 /// A client that takes our replies slower than this is gone.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// How long a client is listened to after it was told goodbye.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Room for the next read: a command line, and a piece of a message.
 const COMMAND_ROOM: usize = 4 << 10;
 const DATA_ROOM: usize = 64 << 10;
@@ -101,11 +104,11 @@ impl Connection<'_> {
             }
             self.flush().await?;
             // Between transactions a shutdown ends the session; a transaction under way is finished.
-            let leave = self.door.stop.is_cancelled() || !self.session.in_transaction();
+            let may_leave = !self.session.in_transaction();
             let read = self.stream.read_buf(self.input.space(COMMAND_ROOM));
             let count = tokio::select! {
                 biased;
-                () = self.door.stop.cancelled(), if leave && !self.session.in_transaction() => {
+                () = self.door.stop.cancelled(), if may_leave => {
                     return self.close(&Reply::SHUTTING_DOWN).await.map(|()| None);
                 }
                 read = timeout_at(deadline, read) => match read {
@@ -177,7 +180,15 @@ impl Connection<'_> {
 
     async fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.out);
-        self.close_now().await.map(|_| ())
+        self.close_now().await?;
+        self.linger().await;
+        Ok(())
+    }
+
+    /// Bytes that nobody reads would make the system take the last reply back: they are read for a moment.
+    async fn linger(&mut self) {
+        let (end, mut nothing) = (Instant::now() + LINGER, [0; 4096]);
+        while let Ok(Ok(1..)) = timeout_at(end, self.stream.read(&mut nothing)).await {}
     }
 
     async fn close_now(&mut self) -> io::Result<Next> {
