@@ -264,3 +264,98 @@ fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
     file.take(1 << 16).read_to_end(&mut tail)?;
     Ok(memchr::memrchr(b'\n', &tail).map_or(from, |at| from + at as u64 + 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOMY: Rotation = Rotation { size: 1 << 20, age: Duration::from_secs(3600), keep: 0 };
+
+    fn event(recipient: &str) -> Event {
+        let text = String::new;
+        Event {
+            time: text(),
+            event: Ending::Suppressed,
+            action: crate::optout::Action::Drop,
+            recipient: recipient.into(),
+            sender: text(),
+            client: text(),
+            helo: text(),
+            message_id: None,
+            id: text(),
+            rule: EventRule { file: text(), line: 1, kind: text(), value: text() },
+            reason: None,
+            source: None,
+            since: None,
+            list: text(),
+            reply: text(),
+        }
+    }
+
+    /// The recipients in all files of the log, oldest first.
+    fn recipients(folder: &Path) -> Vec<String> {
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort_by_key(|path| (path.ends_with("suppressed.jsonl"), path.clone()));
+        let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let recipient =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["recipient"].as_str().unwrap().to_owned();
+        text.lines().map(recipient).collect()
+    }
+
+    #[tokio::test]
+    async fn a_half_written_line_is_cut_and_what_follows_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        std::fs::write(&path, "{\"recipient\":\"a\"}\n{\"recipi").unwrap();
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        ledger.record(&[event("b"), event("c")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn rotation_loses_no_line_and_keeps_the_newest_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, writer) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }).unwrap();
+        for recipient in ["a", "b", "c", "d", "e"] {
+            ledger.record(&[event(recipient)]).await.unwrap();
+        }
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_or_moved_file_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        ledger.record(&[event("a")]).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        ledger.record(&[event("b")]).await.unwrap();
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        ledger.record(&[event("c")]).await.unwrap();
+        ledger.reopen().await;
+        ledger.record(&[event("d")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["b", "c", "d"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_on_disk_is_told_and_writing_goes_on_when_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(ledger.record(&[event("a")]).await, Err(NotWritten));
+        std::fs::remove_dir(&path).unwrap();
+        ledger.record(&[event("b")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["b"]);
+    }
+}
