@@ -49,7 +49,6 @@ class Host:
 
     store: Path
     offers_smtputf8: bool
-    keeps_case = True
 
     def __init__(self):
         self.read = {}
@@ -110,7 +109,7 @@ class Postfix(Host):
         self.etc = self.folder / "etc"
         self.store = self.folder / "mail" / "all" / "new"
         self.port, self.starttls_port, self.smtps_port = free_port(), free_port(), free_port()
-        for name in ("etc", "spool", "data", "mail"):
+        for name in ("etc/sasl", "spool", "data", "mail"):
             (self.folder / name).mkdir(parents=True)
         shutil.chown(self.folder / "data", "postfix")
         shutil.chown(self.folder / "mail", "nobody")
@@ -153,7 +152,8 @@ class Postfix(Host):
             message_drop_headers =
             smtpd_tls_security_level = none
             smtpd_tls_chain_files = {self.etc}/host.pem
-            cyrus_sasl_config_path = {self.etc}
+            cyrus_sasl_config_path = {self.etc}/sasl
+            smtpd_sasl_local_domain = host.example
             """.replace("\n            ", "\n")
 
     def master_cf(self):
@@ -198,13 +198,13 @@ class Postfix(Host):
         (self.etc / "host.pem").write_bytes((self.etc / "host.key").read_bytes() + (self.etc / "host.crt").read_bytes())
 
     def make_password(self):
-        """Cyrus SASL with a password file of its own."""
+        """Cyrus SASL with a password file of its own. (Debian's Postfix looks in `sasl` whatever it is configured to.)"""
         self.user, self.password = "seller", "corréct-horse!"
-        passwords = self.etc / "sasldb2"
+        passwords = self.etc / "sasl" / "sasldb2"
         command = ["saslpasswd2", "-p", "-c", "-f", passwords, "-u", "host.example", self.user]
         subprocess.run(command, input=self.password.encode(), check=True, capture_output=True)
         shutil.chown(passwords, "postfix")
-        (self.etc / "smtpd.conf").write_text(
+        (self.etc / "sasl" / "smtpd.conf").write_text(
             f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {passwords}\nmech_list: PLAIN LOGIN\n"
         )
 

@@ -30,7 +30,9 @@ HASHED = {name: hashlib.sha256(f"{name}@clear.example".encode()).hexdigest() for
 class Relay:
     """The program under test with a configuration and a folder of its own: client, tap, relay, tap, host."""
 
-    def __init__(self, binary, folder, port, upstream="smtp://127.0.0.1:{port}", keys="", **environment):
+    def __init__(self, binary, folder, name, port, upstream="smtp://127.0.0.1:{port}", keys="", **environment):
+        self.name, folder = name, folder / f"relay-{name}"
+        self.encrypted = bool(keys)
         folder.mkdir()
         self.behind = Tap(port)
         (folder / "blacklist.toml").write_text(BLACKLIST.format(**HASHED))
@@ -42,8 +44,8 @@ class Relay:
             smtp = ["127.0.0.1:0"]
             [upstream]
             url = "{upstream.format(port=self.behind.port)}"
-            {keys}
             """
+            + keys
         )
         self.talk = folder / "talk"
         self.suppressed = folder / "var" / "log" / "suppressed.jsonl"
@@ -106,11 +108,21 @@ def without_trace(stored):
     return stored[trace.end() :]
 
 
+def sender_of(relay, client, case):
+    """Of its own for every mail, so that everything that is found can be told apart by it."""
+    return f"{client.name}.{CASES.index(case)}@{relay.name}.example"
+
+
+def send(relay, client, case):
+    done = client.send(relay.before.port, case.mail(sender_of(relay, client, case)))
+    wait_for("the end of the dialogue", lambda: all(talk.over.is_set() for talk in relay.before.conversations))
+    return done
+
+
 def one_mail(relay, host, client, case):
     """Sends one mail and checks everything that can be seen of it; what there is to say of it, or `Broken`."""
-    sender = f"{client.name}.{CASES.index(case)}@shop.example"
-    done = client.send(relay.before.port, case.mail(sender))
-    wait_for("the end of the dialogue", lambda: all(talk.over.is_set() for talk in relay.before.conversations))
+    sender = sender_of(relay, client, case)
+    done = send(relay, client, case)
     want = expected(client, host, case.recipients)
     demand(done == want.taken, f"{client.name} says {'sent' if done else 'not sent'}: {client.said.strip()}")
 
@@ -123,17 +135,18 @@ def one_mail(relay, host, client, case):
     suppressed = [recipient for recipient in named if recipient in want.suppressed]
     same_list(suppressed, map(spelling, relay.logged(sender)), "suppression log")
 
-    # What the relay said to the host.
-    went = [mail for mail in relay.behind.transactions(sender) if mail.body is not None]
-    demand(len(went) == bool(want.copies), f"{len(went)} transactions with the host")
+    # What the relay said to the host, where it can be read.
+    went = [] if relay.encrypted else [mail for mail in relay.behind.transactions(sender) if mail.body is not None]
+    demand(len(went) == bool(want.copies) or relay.encrypted, f"{len(went)} transactions with the host")
     stored = host.wait_for_copies(sender, len(want.copies))
     if not want.copies:
         demand(not stored, "something arrived")
         return "nothing leaves"
     clear = [recipient for recipient in came[0].recipients if spelling(recipient) in want.copies]
-    same_list(clear, went[0].recipients, "recipients named to the host")
-    sent = without_trace(went[0].body)
-    demand(sent == came[0].body, f"on the wire: {difference(came[0].body, sent)}")
+    for mail in went:
+        same_list(clear, mail.recipients, "recipients named to the host")
+        sent = without_trace(mail.body)
+        demand(sent == came[0].body, f"on the wire: {difference(came[0].body, sent)}")
 
     # What the host has.
     same_list(clear, [recipient for mail in stored for recipient in mail.recipients], "recipients who got it")
@@ -144,15 +157,36 @@ def one_mail(relay, host, client, case):
 
 
 def nobody_was_mailed(relay, host):
-    """Over all that was sent: no opted-out address was named to the host, and none got anything."""
+    """Over all that was sent: no opted-out address was named to the host, as far as can be read, and none got anything."""
     host.settle()
-    named = [recipient for mail in relay.behind.transactions() for recipient in mail.recipients]
+    spoken = [] if relay.encrypted else relay.behind.transactions()
+    named = [recipient for mail in spoken for recipient in mail.recipients]
     got = [recipient for mail in host.arrived() for recipient in mail.recipients]
-    demand(named and got, "nothing was sent at all")
+    demand(got and (named or relay.encrypted), "nothing was sent at all")
     folded = {recipient.casefold() for recipient in OPTED_OUT}
     mailed = [recipient for recipient in named + got if recipient.casefold() in folded]
     demand(not mailed, f"mailed although opted out: {mailed}")
     return f"{len(got)} copies"
+
+
+def nothing_in_the_clear(relay, host):
+    """What is encrypted cannot be read by a tap: neither the mail nor the login."""
+    wire = b"".join(bytes(talk.sent) for talk in relay.behind.conversations)
+    demand(wire, "the host was not even asked")
+    for secret in (b"MAIL FROM", b"AUTH", b"Subject:"):
+        demand(secret not in wire, f"{secret.decode()} can be read on the wire")
+    demand(host.password not in relay.talk.read_text(), "the relay tells the password")
+    return f"{len(wire)} bytes"
+
+
+def put_off(relay, host, client):
+    """The host cannot be trusted or does not trust us: the tool keeps its mail, and nothing can be read."""
+    demand(not send(relay, client, CASES[0]), f"{client.name} says sent")
+    demand("451" in client.said, f"{client.name} heard {client.said}")
+    host.settle()
+    demand(not host.arrived(sender_of(relay, client, CASES[0])), "something arrived")
+    nothing_in_the_clear(relay, host)
+    return client.said[:60]
 
 
 def stops_cleanly(relay):
@@ -180,6 +214,53 @@ class Report:
         print(f"{word}  {name:<66} {time.monotonic() - begun:5.1f} s  {remark}", flush=True)
 
 
+def in_the_clear(report, stack, binary, folder, host, clients):
+    """Every client, every case."""
+    relay = Relay(binary, folder, host.name, host.port)
+    stack.callback(relay.process.kill)
+    for client in clients:
+        for case in CASES:
+            report.check(f"{client.name} → {host.name}: {case.name}", one_mail, relay, host, client, case)
+    report.check(f"{host.name}: nobody who opted out was mailed", nobody_was_mailed, relay, host)
+    report.check(f"{host.name}: the relay stops when it is told to", stops_cleanly, relay)
+
+
+def encrypted(report, stack, binary, folder, host, client):
+    """STARTTLS and smtps with a login, and what may go wrong with either."""
+    # On loopback STARTTLS is not demanded, so the host has a name that only this relay knows.
+    (folder / "hosts").write_text("127.0.0.1 mail.host.example\n")
+    names = {"LD_PRELOAD": "libnss_wrapper.so", "NSS_WRAPPER_HOSTS": str(folder / "hosts")}
+    starttls, smtps = "smtp://mail.host.example:{port}", "smtps://localhost:{port}"
+
+    def relay(name, port, upstream, ca="ca", password=host.password):
+        keys = f"""
+            user = "{host.user}"
+            password = {{ env = "HOST_PASSWORD" }}
+            ca = "{host.etc}/{ca}.pem"
+            """
+        relay = Relay(binary, folder, name, port, upstream, keys, HOST_PASSWORD=password, **names)
+        stack.callback(relay.process.kill)
+        return relay
+
+    for name, port, upstream in (("starttls", host.starttls_port, starttls), ("smtps", host.smtps_port, smtps)):
+        good = relay(name, port, upstream)
+        for case in CASES:
+            report.check(f"{client.name} → {host.name}, {name}: {case.name}", one_mail, good, host, client, case)
+        report.check(f"{host.name}, {name}: nobody who opted out was mailed", nobody_was_mailed, good, host)
+        report.check(f"{host.name}, {name}: nothing can be read", nothing_in_the_clear, good, host)
+        report.check(f"{host.name}, {name}: the relay stops when it is told to", stops_cleanly, good)
+
+    for name, *arrangement in (
+        ("wrong password", host.starttls_port, starttls, "ca", "wrong"),
+        ("unknown CA", host.starttls_port, starttls, "other-ca"),
+        ("certificate for another name", host.smtps_port, "smtps://127.0.0.1:{port}"),
+        ("host without STARTTLS", host.port, starttls),
+    ):
+        bad = relay(name.replace(" ", "-").lower(), *arrangement)
+        report.check(f"{client.name} → {host.name}, {name}: put off", put_off, bad, host, client)
+        report.check(f"{host.name}, {name}: the relay stops when it is told to", stops_cleanly, bad)
+
+
 def main(binary, folder):
     attachment = folder / "attachment"
     attachment.write_bytes(hashlib.shake_256(b"optout-relay").digest(ATTACHMENT_SIZE))
@@ -189,13 +270,8 @@ def main(binary, folder):
         for kind in (Sink, Postfix):
             host = kind(folder)
             stack.callback(host.stop)
-            relay = Relay(binary, folder / f"relay-{host.name}", host.port)
-            stack.callback(relay.process.kill)
-            for client in clients:
-                for case in CASES:
-                    report.check(f"{client.name} → {host.name}: {case.name}", one_mail, relay, host, client, case)
-            report.check(f"{host.name}: nobody who opted out was mailed", nobody_was_mailed, relay, host)
-            report.check(f"{host.name}: the relay stops when it is told to", stops_cleanly, relay)
+            in_the_clear(report, stack, binary, folder, host, clients)
+        encrypted(report, stack, binary, folder, host, Smtplib(folder, attachment))
     print(f"{report.passed} passed, {report.failed} failed")
     return 1 if report.failed else 0
 
