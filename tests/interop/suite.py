@@ -145,6 +145,8 @@ def one_mail(relay, host, client, case):
     clear = [recipient for recipient in came[0].recipients if spelling(recipient) in want.copies]
     for mail in went:
         same_list(clear, mail.recipients, "recipients named to the host")
+        declared = "BODY=8BITMIME" in mail.parameters
+        demand(declared == (not mail.body.isascii()), f"8-bit or not, and said so or not: MAIL FROM {mail.parameters}")
         sent = without_trace(mail.body)
         demand(sent == came[0].body, f"on the wire: {difference(came[0].body, sent)}")
 
