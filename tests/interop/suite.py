@@ -280,5 +280,7 @@ def main(binary, folder):
 
 if __name__ == "__main__":
     # So that what was started is stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # What was started is stopped on the way out, whoever ends us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
