@@ -1,17 +1,19 @@
 //! The configuration as it is meant: read, overlaid by the environment, checked, secrets fetched. Never prints one.
 
 pub mod file;
+mod overlay;
+mod value;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::optout::Policy;
 use crate::place::Fault;
+use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
 use crate::upstream::{Host, Secret, Security, Settings, connector};
 use file::{File, Headers, Password, Tls};
+use overlay::{Overlaid, overlay};
 
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
@@ -68,23 +70,34 @@ impl Config {
     /// The same for a text that is there already.
     pub fn parse(path: &Path, text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Fault> {
         let written: File = toml::from_str(text).map_err(|e| Fault::of_toml(path, text, &e))?;
-        let file = overlay(text, written, environment)?;
-        Self::mean(path, text, file)
+        Self::mean(path, text, overlay(text, written, environment)?)
     }
 
-    fn mean(path: &Path, text: &str, file: File) -> Result<Self, Fault> {
-        let wrong = |key: &str, message: &str| Fault {
-            line: line_of(text, key),
-            ..Fault::of_file(path, format_args!("{key}: {message}"))
+    fn mean(path: &Path, text: &str, written: Overlaid) -> Result<Self, Fault> {
+        let wrong = |key: &str, message: &str| match written.variable(key) {
+            Some(variable) => Fault::of_file(Path::new(variable), message),
+            None => {
+                let (line, column) = place_of(text, key).unwrap_or_default();
+                Fault { line, column, ..Fault::of_file(path, format_args!("`{key}`: {message}")) }
+            }
         };
+        let file = &written.file;
         let route = Route::parse(&file.upstream.url.0, file.upstream.user.clone())
             .map_err(|(m, hint)| wrong("upstream.url", m).hint(hint))?;
+        let (listen, upstream) = (&file.listen, &file.upstream);
         for (key, is_zero) in [
-            ("listen.max_recipients", file.listen.max_recipients == 0),
-            ("listen.max_sessions", file.listen.max_sessions == 0),
-            ("listen.max_errors", file.listen.max_errors == 0),
-            ("listen.max_message_size", file.listen.max_message_size.0 == 0),
-            ("upstream.max_connections", file.upstream.max_connections == 0),
+            ("listen.command_timeout", listen.command_timeout.is_zero()),
+            ("listen.data_timeout", listen.data_timeout.is_zero()),
+            ("listen.message_timeout", listen.message_timeout.is_zero()),
+            ("upstream.connect_timeout", upstream.connect_timeout.is_zero()),
+            ("upstream.timeout", upstream.timeout.is_zero()),
+            ("upstream.data_timeout", upstream.data_timeout.is_zero()),
+            ("log.rotate_age", file.log.rotate_age.is_zero()),
+            ("listen.max_recipients", listen.max_recipients == 0),
+            ("listen.max_sessions", listen.max_sessions == 0),
+            ("listen.max_errors", listen.max_errors == 0),
+            ("listen.max_message_size", listen.max_message_size.0 == 0),
+            ("upstream.max_connections", upstream.max_connections == 0),
             ("log.rotate_size", file.log.rotate_size.0 == 0),
         ] {
             if is_zero {
@@ -94,14 +107,26 @@ impl Config {
         if file.listen.smtp.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));
         }
+        if file.opt_out.lists.is_empty() {
+            return Err(wrong("opt_out.lists", "names no list").hint("lists = [\"blacklist.toml\"]; a list may be empty"));
+        }
         if !(0.0..=1.0).contains(&file.opt_out.max_shrink) {
             return Err(wrong("opt_out.max_shrink", "is not between 0 and 1").hint("0.5 is one half"));
         }
         if file.opt_out.exempt_subjects.iter().any(|mark| mark.trim().is_empty()) {
             return Err(wrong("opt_out.exempt_subjects", "holds an empty text, which stands in every subject").hint("delete it"));
         }
-        if matches!(route, Route::Host { user: Some(_), .. }) != file.upstream.password.is_some() {
-            return Err(wrong("upstream", "user and password go together").hint("set both, or neither"));
+        match (&route, &upstream.password) {
+            (Route::Host { user: Some(_), .. }, None) => {
+                let key = if upstream.user.is_some() { "upstream.user" } else { "upstream.url" };
+                return Err(wrong(key, "names a user, but there is no password")
+                    .hint("set upstream.password = { file = \"/etc/optout-relay/password\" }"));
+            }
+            (Route::Host { user: None, .. }, Some(_)) => {
+                return Err(wrong("upstream.password", "there is no user to this password")
+                    .hint("set upstream.user = \"seller@example.com\""));
+            }
+            _ => {}
         }
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
@@ -117,7 +142,7 @@ impl Config {
                 exempt_subjects: file.opt_out.exempt_subjects.iter().map(|mark| mark.to_lowercase()).collect(),
             },
             route,
-            file,
+            file: written.file,
         })
     }
 
@@ -223,55 +248,6 @@ fn is_loopback(host: &str) -> bool {
 fn machine_name() -> String {
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     if is_host_name(&name) { name } else { "localhost".into() }
-}
-
-const PREFIX: &str = "OPTOUT_RELAY_";
-
-/// Lays environment variables over what is written. The file alone was sound, so an error is the variable's.
-fn overlay(text: &str, written: File, environment: impl Iterator<Item = (String, String)>) -> Result<File, Fault> {
-    let mut variables: Vec<_> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    variables.sort_unstable();
-    let mut table: toml::Table = text.parse().unwrap_or_default();
-    let mut file = written;
-    for (name, value) in variables {
-        let key = name[PREFIX.len()..].to_lowercase();
-        let value = format!("v = {value}")
-            .parse::<toml::Table>()
-            .ok()
-            .and_then(|mut t| t.remove("v"))
-            .unwrap_or(toml::Value::String(value));
-        let (place, key) = match key.split_once("__") {
-            Some((section, key)) => {
-                let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
-                (section.as_table_mut(), key)
-            }
-            None => (Some(&mut table), key.as_str()),
-        };
-        let fault = |message: &str| {
-            Fault::of_file(Path::new(&name), message)
-                .hint("the name is OPTOUT_RELAY_<SECTION>__<KEY>, as in OPTOUT_RELAY_LISTEN__MAX_SESSIONS")
-        };
-        place.ok_or_else(|| fault("names no section of the configuration"))?.insert(key.to_owned(), value);
-        file = File::deserialize(table.clone()).map_err(|e| fault(&e.message().replace('\n', ", ")))?;
-    }
-    Ok(file)
-}
-
-/// The line on which a key stands, 0 if it does not: for faults that are found after reading.
-fn line_of(text: &str, key: &str) -> usize {
-    let (section, key) = key.split_once('.').unwrap_or(("", key));
-    let mut current = "";
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            current = header.trim();
-        }
-        let names_key = line.split('=').next().is_some_and(|name| name.trim() == key);
-        if current == section && names_key {
-            return at + 1;
-        }
-    }
-    0
 }
 
 fn fetch(config: &Path, password: &Password) -> Result<String, Fault> {

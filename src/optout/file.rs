@@ -375,7 +375,11 @@ mod tests {
             ("l.csv", "address,until\na@b.example,soon\n", "l.csv:2: `soon` is not a date"),
             ("l.toml", "\n[[opt_out]]\naddress = \"info@\"\n", "l.toml:2: `info@` is not an address"),
             ("l.toml", "[[opt_out]]\nreason = \"x\"\n", "l.toml:1: the entry names nobody"),
-            ("l.toml", "[[opt_out]]\naddress = \"a@b.example\"\nuntill = 2030-01-01\n", "l.toml:3:1: unknown field `untill`"),
+            (
+                "l.toml",
+                "[[opt_out]]\naddress = \"a@b.example\"\nuntill = 2030-01-01\n",
+                "l.toml:3:1: unknown key `opt_out.untill`",
+            ),
             ("l.toml", "adresses = []\n", "did you mean `addresses`?"),
             ("l.toml", "[[opt_out]]\nsince = \"2020\"\n", "write dates without quotes"),
             ("l.toml", "addresses = [\"a@b.example\"\n", "l.toml:"),

@@ -148,9 +148,8 @@ pub enum Verdict<'a> {
 /// list.add(1, Subject::guess("buyer@example.org")?, Attributes::default());
 /// let (list, policy) = (list.finish(), Policy::default());
 /// let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
-/// let buyer = Address::parse("Buyer+7@Example.ORG")?;
-/// let verdict = judge(&list, &buyer, &context);
-/// assert!(matches!(verdict, Verdict::OptedOut(_)));
+/// let recipient = Address::parse("Buyer+7@Example.ORG")?;
+/// assert!(matches!(judge(&list, &recipient, &context), Verdict::OptedOut(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn judge<'a>(list: &'a OptOutList, recipient: &'a Address, context: &Context<'_>) -> Verdict<'a> {
