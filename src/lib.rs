@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first |
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status |
-//! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index) |
+//! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read; `blacklist.toml`, edited |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |

@@ -130,7 +130,7 @@ impl Subject {
             Self::hash(text)
         } else if text.starts_with("*.") || text.rfind('@').is_none_or(|at| at == 0) {
             Self::domain(text)
-        } else if text.contains(['*', '?']) && !text.starts_with('"') {
+        } else if memchr::memchr2(b'*', b'?', text.as_bytes()).is_some() && !text.starts_with('"') {
             Self::pattern(text)
         } else {
             Self::address(text)

@@ -40,9 +40,8 @@ pub fn load(paths: &[PathBuf], tags: PlusTags) -> Result<Loaded, Fault> {
         builder.file_read(source.bytes);
     }
     builder.fingerprint(hex(&digest.finalize()[..8]));
-    let (twins, twin_count) = builder.twins();
-    let twins = twins.to_vec();
-    Ok(Loaded { list: builder.finish(), twins, twin_count })
+    let (list, twins) = builder.finish_and_tell();
+    Ok(Loaded { list, twins: twins.shown, twin_count: twins.count })
 }
 
 /// A file that is hashed while it is read.
@@ -115,8 +114,8 @@ fn read_text(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fa
 
 /// A `#` begins a comment at the start of a line or after a space; within an address it is a letter like others.
 fn without_comment(text: &str) -> &str {
-    let begins = |&(at, _): &(usize, &str)| at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace();
-    text.match_indices('#').find(begins).map_or(text, |(at, _)| &text[..at])
+    let begins = |at: &usize| *at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace();
+    memchr::memchr_iter(b'#', text.as_bytes()).find(begins).map_or(text, |at| &text[..at])
 }
 
 // --- CSV with a header row ---

@@ -4,12 +4,13 @@ mod edit;
 mod entry;
 mod file;
 mod list;
+mod table;
 mod watch;
 
 pub use edit::{EditError, add, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read};
-pub use list::{Builder, OptOutList, Rule, Source, Twin};
+pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use watch::{Lists, watch};
 
 use jiff::Timestamp;
