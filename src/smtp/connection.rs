@@ -17,17 +17,6 @@ use super::reply::Reply;
 use super::session::{Session, Step};
 use crate::mail::Message;
 
-/// How long we wait for a client (RFC 5321 4.5.3.2), from `[listen]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a whole command, from the reply before it.
-    pub command: Duration,
-    /// For the next bytes of a message.
-    pub data: Duration,
-    /// For a whole message.
-    pub message: Duration,
-}
-
 /// A client that takes our replies slower than this is gone.
 const WRITE: Duration = Duration::from_secs(60);
 
