@@ -238,8 +238,7 @@ fn is_atom_or_dot(c: char) -> bool {
 
 /// By byte, since lists are long; a byte above 127 is a part of a letter that is looked at elsewhere.
 fn is_atom_byte(byte: u8) -> bool {
-    const SIGNS: &[u8] = b"!#$%&'*+-/=?^_`{|}~.";
-    byte.is_ascii_alphanumeric() || !byte.is_ascii() || SIGNS.contains(&byte)
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'A'..=b'Z' | b'.' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~' | 128..)
 }
 
 fn is_domain(domain: &str) -> bool {
