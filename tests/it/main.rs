@@ -3,6 +3,7 @@
 
 mod config;
 mod house;
+mod dialogue;
 mod line;
 mod rig;
 mod variables;
