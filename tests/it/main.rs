@@ -4,5 +4,6 @@
 mod config;
 mod house;
 mod line;
+mod lists;
 mod rig;
 mod variables;
