@@ -50,6 +50,7 @@ impl Fault {
     pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "create the file, or take it out of the configuration",
+            std::io::ErrorKind::InvalidData => return Self::of_file(path, "is not UTF-8 text").hint("save it as UTF-8"),
             std::io::ErrorKind::PermissionDenied => "let the relay's user read it",
             _ => "see that the file and its disk are sound",
         };

@@ -161,6 +161,19 @@ pub fn domain_key(domain: &str) -> Cow<'_, str> {
     }
 }
 
+/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows.
+pub fn glob_key(glob: &str) -> String {
+    let Some((local, domain)) = glob.rsplit_once('@') else { return lower_nfc(glob) };
+    let bare = unquoted(local);
+    let local = if bare.chars().all(is_atom_or_dot) { &bare } else { local };
+    let label = |label: &str| if label.contains(['*', '?']) { lower_nfc(label) } else { domain_key(label).into_owned() };
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    format!("{}@{}", lower_nfc(local), domain.split(DOTS).map(label).collect::<Vec<_>>().join("."))
+}
+
+/// What IDNA takes for a dot (RFC 3490 3.1).
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
+
 fn fold(local: &str, domain: &str) -> Option<Box<Folded>> {
     let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase() && b != b'"';
     if local.bytes().all(plain) && domain.bytes().all(plain) && !domain.ends_with('.') {

@@ -1,6 +1,7 @@
 //! Opt-out lists as files: TOML, plain text and CSV, by their ending. An entry that is none is an error with its
 //! line; nothing is skipped silently. Never judges, never writes.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,11 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 use toml::value::Datetime;
 
-use super::entry::{Action, Attributes, EntryError, ReadSubject, Subject, hex};
+use super::entry::{Action, Attributes, EntryError, ReadSubject, Subject, hex, senders};
 use super::list::{Builder, OptOutList, Twin};
 use crate::mail::PlusTags;
-use crate::place::Fault;
+use crate::place::toml::place_in;
+use crate::place::{Fault, line_and_column};
 
 /// A list with what is worth a warning.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ fn read_from(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fa
 }
 
 fn refuse(path: &Path, line: usize, error: &EntryError) -> Fault {
-    Fault::of_line(path, line, error).hint("correct the entry or delete it; until then no change of this list is in force")
+    Fault::of_line(path, line, error).hint(error.hint())
 }
 
 fn line_number(line: usize) -> u32 {
@@ -134,21 +136,58 @@ fn read_csv(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
     } else {
         b','
     };
-    let mut rows = csv::ReaderBuilder::new().delimiter(separator).flexible(true).trim(csv::Trim::All).from_reader(source);
+    let quotes = Cell::new(0);
+    let source = Quotes { source, count: &quotes };
+    // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
+    let mut rows = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .terminator(csv::Terminator::Any(b'\n'))
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(source);
     let columns = Columns::new(rows.headers().map_err(|e| of_csv(path, &e))?);
     if columns.names.is_empty() {
         return Err(Fault::of_line(path, 1, "has no column `address`, `domain`, `pattern` or `hash`")
             .hint("name the columns in the first row, as in: address,since,reason"));
     }
-    let mut row = csv::StringRecord::new();
+    let (mut row, mut last) = (csv::StringRecord::new(), 1);
     while rows.read_record(&mut row).map_err(|e| of_csv(path, &e))? {
         let line = row.position().map_or(0, csv::Position::line) as usize;
-        let fault = |message: String| Fault::of_line(path, line, message);
-        let subject = columns.subject(&row).map_err(fault)?;
-        let attributes = columns.attributes(&row).map_err(fault)?;
+        if row.len() == 1 && row[0].is_empty() {
+            continue; // an empty line
+        }
+        let subject = columns.subject(&row).map_err(|e| refuse(path, line, &e))?;
+        let attributes = columns.attributes(&row).map_err(|e| refuse(path, line, &e))?;
+        if row.iter().any(swallows_a_row) {
+            return Err(unclosed(path, line));
+        }
         add(line_number(line), subject, attributes);
+        last = line;
     }
-    Ok(())
+    if quotes.get().is_multiple_of(2) { Ok(()) } else { Err(unclosed(path, last)) }
+}
+
+/// Counts the quotes that pass.
+struct Quotes<'a, R> {
+    source: R,
+    count: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Quotes<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.count.set(self.count.get() + memchr::memchr_iter(b'"', &buffer[..count]).count());
+        Ok(count)
+    }
+}
+
+/// A quote that was never closed makes the rows after it a part of its field, and their opt-outs would be lost.
+fn swallows_a_row(field: &str) -> bool {
+    field.split_once('\n').is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+fn unclosed(path: &Path, line: usize) -> Fault {
+    Fault::of_line(path, line, "a quote that is not closed takes in the rows after it").hint("close it, or take it out")
 }
 
 fn of_csv(path: &Path, error: &csv::Error) -> Fault {
@@ -183,17 +222,17 @@ impl Columns {
         Self { names, others }
     }
 
-    fn subject(&self, row: &csv::StringRecord) -> Result<Subject, String> {
+    fn subject(&self, row: &csv::StringRecord) -> Result<Subject, EntryError> {
         let mut given = self.names.iter().filter_map(|(at, parse)| row.get(*at).filter(|t| !t.is_empty()).map(parse));
         match (given.next(), given.next()) {
-            (Some(subject), None) => subject.map_err(|e| e.to_string()),
-            (None, _) => Err("the row names nobody".into()),
-            (Some(_), Some(_)) => Err("the row names two: give each a row of its own".into()),
+            (Some(subject), None) => subject,
+            (None, _) => Err(EntryError::Nobody),
+            (Some(_), Some(_)) => Err(EntryError::Two),
         }
     }
 
     /// Columns with other names are the user's own.
-    fn attributes(&self, row: &csv::StringRecord) -> Result<Attributes, String> {
+    fn attributes(&self, row: &csv::StringRecord) -> Result<Attributes, EntryError> {
         let mut attributes = Attributes::default();
         for (at, name) in &self.others {
             let Some(text) = row.get(*at).filter(|text| !text.is_empty()) else { continue };
@@ -203,8 +242,8 @@ impl Columns {
                 "reason" => attributes.reason = Some(text.into()),
                 "source" => attributes.source = Some(text.into()),
                 "note" => attributes.note = Some(text.into()),
-                "senders" => attributes.senders = text.split_whitespace().map(str::to_lowercase).collect(),
-                "action" => attributes.action = Some(text.parse().map_err(|e: EntryError| e.to_string())?),
+                "senders" => attributes.senders = senders(text.split_whitespace())?,
+                "action" => attributes.action = Some(text.parse()?),
                 _ => {}
             }
         }
@@ -213,7 +252,7 @@ impl Columns {
 }
 
 /// A day counts to its end; a time without a zone is UTC.
-fn until(text: &str) -> Result<Timestamp, String> {
+fn until(text: &str) -> Result<Timestamp, EntryError> {
     let day_end = |day: civil::Date| day.to_datetime(civil::Time::MAX);
     let utc = |time: civil::DateTime| jiff::tz::TimeZone::UTC.to_timestamp(time).ok();
     let is_day = text.len() == 10;
@@ -222,7 +261,7 @@ fn until(text: &str) -> Result<Timestamp, String> {
     } else {
         text.parse().ok().or_else(|| text.parse().ok().and_then(utc))
     };
-    moment.ok_or_else(|| format!("`{text}` is not a date: write 2027-03-31 or 2027-03-31T12:00:00Z"))
+    moment.ok_or_else(|| EntryError::Date(text.into()))
 }
 
 // --- TOML: short lists, and one table an entry ---
@@ -267,13 +306,20 @@ pub(super) fn read_toml(path: &Path, mut source: impl Read, add: &mut Add<'_>) -
     for (entries, parse) in short {
         for entry in entries {
             let line = lines.of(entry.span().start);
-            let subject = parse(entry.as_ref()).map_err(|e| refuse(path, line, &e))?;
+            let subject = parse(entry.as_ref()).map_err(|e| {
+                let (line, column) = line_and_column(&text, &entry.span());
+                Fault { line, column, ..refuse(path, line, &e) }
+            })?;
             add(line_number(line), subject, Attributes::default());
         }
     }
-    for table in document.opt_out {
+    for (at, table) in document.opt_out.into_iter().enumerate() {
         let line = lines.of(table.span().start);
-        let (subject, attributes) = table.into_inner().entry().map_err(|message| Fault::of_line(path, line, message))?;
+        let (subject, attributes) = table.into_inner().entry().map_err(|e| {
+            let place = e.key().and_then(|key| place_in(&text, "opt_out", at, key));
+            let (line, column) = place.unwrap_or((line, 0));
+            Fault { line, column, ..refuse(path, line, &e) }
+        })?;
         add(line_number(line), subject, attributes);
     }
     Ok(())
@@ -299,7 +345,7 @@ impl Lines<'_> {
 }
 
 impl Table {
-    fn entry(self) -> Result<(Subject, Attributes), String> {
+    fn entry(self) -> Result<(Subject, Attributes), EntryError> {
         let named: [(Option<String>, ReadSubject); 4] = [
             (self.address, Subject::address),
             (self.domain, Subject::domain),
@@ -308,9 +354,9 @@ impl Table {
         ];
         let mut named = named.into_iter().filter_map(|(text, parse)| text.map(|text| parse(&text)));
         let subject = match (named.next(), named.next()) {
-            (Some(subject), None) => subject.map_err(|e| e.to_string())?,
-            (None, _) => return Err("the entry names nobody: it needs `address`, `domain`, `pattern` or `hash`".into()),
-            (Some(_), Some(_)) => return Err("the entry names two: give each a table of its own".into()),
+            (Some(subject), None) => subject?,
+            (None, _) => return Err(EntryError::Nobody),
+            (Some(_), Some(_)) => return Err(EntryError::Two),
         };
         let attributes = Attributes {
             since: self.since.map(|when| when.to_string()),
@@ -318,7 +364,7 @@ impl Table {
             reason: self.reason,
             source: self.source,
             action: self.action,
-            senders: self.senders.iter().map(|glob| glob.to_lowercase()).collect(),
+            senders: senders(self.senders.iter().map(String::as_str))?,
             note: self.note,
         };
         Ok((subject, attributes))
@@ -372,7 +418,7 @@ mod tests {
             ("l.csv", "address\na b@c\n", "l.csv:2: `a b@c` is not an address"),
             ("l.csv", "adress\na@b.example\n", "l.csv:1: has no column `address`"),
             ("l.csv", "address,until\na@b.example,soon\n", "l.csv:2: `soon` is not a date"),
-            ("l.toml", "\n[[opt_out]]\naddress = \"info@\"\n", "l.toml:2: `info@` is not an address"),
+            ("l.toml", "\n[[opt_out]]\naddress = \"info@\"\n", "l.toml:3:11: `info@` is not an address"),
             ("l.toml", "[[opt_out]]\nreason = \"x\"\n", "l.toml:1: the entry names nobody"),
             (
                 "l.toml",

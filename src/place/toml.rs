@@ -19,6 +19,10 @@ impl Fault {
             message if message.starts_with("invalid type") && found.starts_with("[[") => {
                 Plain::advising(format!("{found} begins a list"), "a section has single brackets, as in [listen]")
             }
+            "invalid type: map, expected a sequence" if found.starts_with('[') => Plain::advising(
+                format!("{found} is one table, not a list of them"),
+                &format!("write it with double brackets: [{found}]"),
+            ),
             message => Plain::new(message, key_at(text, &span).as_deref()),
         };
         Self { line, column, message, hint: Some(hint), ..Self::of_file(path, "") }
@@ -223,4 +227,11 @@ pub fn place_of(text: &str, key: &str) -> Option<(usize, usize)> {
         }
     }
     found.map(|span| line_and_column(text, &span))
+}
+
+/// The same for a key in one of the tables of a list, as in `[[opt_out]]`; `at` counts them from 0.
+pub fn place_in(text: &str, list: &str, at: usize, key: &str) -> Option<(usize, usize)> {
+    let document = DeTable::parse(text).ok()?;
+    let value = document.get_ref().get(list)?.get_ref().get(at)?.get_ref().get(key)?;
+    Some(line_and_column(text, &value.span()))
 }

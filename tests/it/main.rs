@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
 mod config;
-mod house;
 mod dialogue;
+mod house;
 mod line;
+mod lists;
 mod rig;
 mod variables;
