@@ -17,7 +17,7 @@ enum Floor {
 }
 
 /// Every file of `src` is on one floor; the first line that fits decides. A folder stands for all of its files.
-const FLOORS: [(&str, Floor); 24] = [
+const FLOORS: [(&str, Floor); 25] = [
     ("mail/", Floor::Words),
     ("place.rs", Floor::Words),
     ("place/", Floor::Words),
@@ -26,6 +26,7 @@ const FLOORS: [(&str, Floor); 24] = [
     ("optout/list.rs", Floor::Deciders),
     ("optout/table.rs", Floor::Deciders),
     ("optout/file.rs", Floor::Readers),
+    ("optout/file/", Floor::Readers),
     ("optout/edit.rs", Floor::Readers),
     ("optout/watch.rs", Floor::Holders),
     ("smtp/command.rs", Floor::Deciders),
