@@ -51,9 +51,9 @@ impl Relay {
             .stderr(File::create(at("log"))?)
             .spawn()?;
         let mut relay = Self { folder, process, started_in: Duration::ZERO, address: SocketAddr::from(([0; 4], 0)) };
-        let line = relay.wait_for("listening address=")?;
+        let line = relay.wait_for("started listen=\"")?;
         relay.started_in = begun.elapsed();
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+        let address = line.split("listen=\"").nth(1).and_then(|rest| rest.split('"').next());
         relay.address = address.and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other(line.clone()))?;
         Ok(relay)
     }

@@ -1,6 +1,8 @@
 //! Where in a file something is wrong, and the sentence that tells a person what to do. Never prints a file's lines,
 //! for they may hold secrets.
 
+pub mod toml;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -48,19 +50,11 @@ impl Fault {
     pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "create the file, or take it out of the configuration",
+            std::io::ErrorKind::InvalidData => return Self::of_file(path, "is not UTF-8 text").hint("save it as UTF-8"),
             std::io::ErrorKind::PermissionDenied => "let the relay's user read it",
             _ => "see that the file and its disk are sound",
         };
         Self::of_file(path, format_args!("cannot be read: {error}")).hint(hint)
-    }
-
-    /// What the TOML reader says of `text`, without the text itself.
-    pub fn of_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
-        let (line, column) = error.span().map_or((0, 0), |span| line_and_column(text, &span));
-        let message = error.message().replace('\n', ", ");
-        let hint = did_you_mean(&message)
-            .or_else(|| message.contains("expected a TOML datetime").then(|| "write dates without quotes: 2026-11-24".into()));
-        Self { line, column, message, hint, ..Self::of_file(path, "") }
     }
 
     /// The same fault with advice.
@@ -75,14 +69,4 @@ pub fn line_and_column(text: &str, span: &Range<usize>) -> (usize, usize) {
     let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
-/// Out of "unknown field `x`, expected one of `a`, `b`": the known word nearest to the unknown one.
-fn did_you_mean(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("unknown field").or_else(|| message.strip_prefix("unknown variant"))?;
-    let mut words = rest.split('`').skip(1).step_by(2);
-    let unknown = words.next()?;
-    let near = |known: &&str| strsim::jaro_winkler(unknown, known);
-    let best = words.max_by(|a, b| near(a).total_cmp(&near(b)))?;
-    (near(&best) > 0.75).then(|| format!("did you mean `{best}`?"))
 }

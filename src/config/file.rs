@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::value;
 use crate::mail::PlusTags;
 use crate::optout::{Action, Mode};
 
@@ -20,7 +21,7 @@ use crate::optout::{Action, Mode};
 pub struct File {
     pub hostname: String,
     pub state_dir: PathBuf,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub shutdown_grace: Duration,
     pub listen: Listen,
     pub upstream: Upstream,
@@ -32,18 +33,21 @@ pub struct File {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
+    #[serde(deserialize_with = "value::addresses")]
     pub smtp: Vec<SocketAddr>,
+    #[serde(deserialize_with = "value::networks")]
     pub clients: Vec<IpNet>,
+    #[serde(deserialize_with = "value::size")]
     pub max_message_size: ByteSize,
     pub max_recipients: usize,
     pub max_sessions: usize,
     pub max_errors: usize,
     pub max_idle_commands: usize,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub command_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub data_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub message_timeout: Duration,
 }
 
@@ -57,13 +61,13 @@ pub struct Upstream {
     pub tls: Tls,
     pub ca: Option<PathBuf>,
     pub max_connections: usize,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub idle_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub connect_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub data_timeout: Duration,
 }
 
@@ -86,8 +90,9 @@ pub struct OptOut {
 pub struct Log {
     pub level: Level,
     pub format: Format,
+    #[serde(deserialize_with = "value::size")]
     pub rotate_size: ByteSize,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub rotate_age: Duration,
     pub keep: usize,
 }
@@ -156,8 +161,8 @@ impl std::fmt::Debug for Url {
     }
 }
 
-const URL_HINT: &str = "a url in quotes, as in \"smtps://user@mail.example.com:465\"";
-const PASSWORD_HINT: &str = "a table, as in { file = \"/etc/optout-relay/password\" }, { env = \"NAME\" } or { credential = \"NAME\" }; the password itself never stands here";
+const URL_HINT: &str = "a url, as in \"smtps://user@mail.example.com:465\"";
+const PASSWORD_HINT: &str = "the place of the password, as in { file = \"/etc/optout-relay/password\" }, { env = \"NAME\" } or { credential = \"NAME\" }; the password itself never stands here";
 
 impl<'de> Deserialize<'de> for Url {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -205,15 +210,26 @@ impl<'de> Visitor<'de> for Source {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Password, A::Error> {
         let wrong = || de::Error::custom(format!("expected {PASSWORD_HINT}"));
-        let Some(key) = map.next_key::<String>()? else { return Err(wrong()) };
-        let password = match key.as_str() {
-            "file" => Password::File(map.next_value()?),
-            "env" => Password::Env(map.next_value()?),
-            "credential" => Password::Credential(map.next_value()?),
-            other => return Err(de::Error::unknown_field(other, &["file", "env", "credential"])),
+        let password = match map.next_key()?.ok_or_else(wrong)? {
+            Kind::File => Password::File(map.next_value()?),
+            Kind::Env => Password::Env(map.next_value()?),
+            Kind::Credential => Password::Credential(map.next_value()?),
+            Kind::Date => return Err(wrong()),
         };
-        if map.next_key::<String>()?.is_some() { Err(wrong()) } else { Ok(password) }
+        if map.next_key::<Kind>()?.is_some() { Err(wrong()) } else { Ok(password) }
     }
+}
+
+/// The key in the password's table.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Kind {
+    File,
+    Env,
+    Credential,
+    /// So the TOML reader hands on a date; a password may look like one.
+    #[serde(rename = "$__toml_private_datetime")]
+    Date,
 }
 
 impl Default for File {

@@ -1,17 +1,20 @@
 //! The configuration as it is meant: read, overlaid by the environment, checked, secrets fetched. Never prints one.
 
 pub mod file;
+mod overlay;
+mod route;
+mod value;
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
 
 use crate::optout::Policy;
 use crate::place::Fault;
+use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
-use crate::upstream::{Host, Secret, Security, Settings, connector};
-use file::{File, Headers, Password, Tls};
+use file::{File, Headers, Password};
+use overlay::{Overlaid, overlay};
+
+pub use route::Route;
 
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
@@ -33,24 +36,6 @@ pub struct Config {
     pub route: Route,
 }
 
-/// `upstream.url`, understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// `file:PATH`
-    Folder(PathBuf),
-    /// `smtp://` or `smtps://`
-    Host {
-        /// TLS from the first byte.
-        implicit_tls: bool,
-        /// From the url or `upstream.user`.
-        user: Option<String>,
-        /// Name or address, without brackets.
-        host: String,
-        /// 465 or 587 where none is given.
-        port: u16,
-    },
-}
-
 impl Config {
     /// Reads the file, or the first of [`PLACES`] that exists, and lays `OPTOUT_RELAY_…` over it.
     pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Fault> {
@@ -68,23 +53,34 @@ impl Config {
     /// The same for a text that is there already.
     pub fn parse(path: &Path, text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, Fault> {
         let written: File = toml::from_str(text).map_err(|e| Fault::of_toml(path, text, &e))?;
-        let file = overlay(text, written, environment)?;
-        Self::mean(path, text, file)
+        Self::mean(path, text, overlay(text, written, environment)?)
     }
 
-    fn mean(path: &Path, text: &str, file: File) -> Result<Self, Fault> {
-        let wrong = |key: &str, message: &str| Fault {
-            line: line_of(text, key),
-            ..Fault::of_file(path, format_args!("{key}: {message}"))
+    fn mean(path: &Path, text: &str, written: Overlaid) -> Result<Self, Fault> {
+        let wrong = |key: &str, message: &str| match written.variable(key) {
+            Some(variable) => Fault::of_file(Path::new(variable), message),
+            None => {
+                let (line, column) = place_of(text, key).unwrap_or_default();
+                Fault { line, column, ..Fault::of_file(path, format_args!("`{key}`: {message}")) }
+            }
         };
+        let file = &written.file;
         let route = Route::parse(&file.upstream.url.0, file.upstream.user.clone())
             .map_err(|(m, hint)| wrong("upstream.url", m).hint(hint))?;
+        let (listen, upstream) = (&file.listen, &file.upstream);
         for (key, is_zero) in [
-            ("listen.max_recipients", file.listen.max_recipients == 0),
-            ("listen.max_sessions", file.listen.max_sessions == 0),
-            ("listen.max_errors", file.listen.max_errors == 0),
-            ("listen.max_message_size", file.listen.max_message_size.0 == 0),
-            ("upstream.max_connections", file.upstream.max_connections == 0),
+            ("listen.command_timeout", listen.command_timeout.is_zero()),
+            ("listen.data_timeout", listen.data_timeout.is_zero()),
+            ("listen.message_timeout", listen.message_timeout.is_zero()),
+            ("upstream.connect_timeout", upstream.connect_timeout.is_zero()),
+            ("upstream.timeout", upstream.timeout.is_zero()),
+            ("upstream.data_timeout", upstream.data_timeout.is_zero()),
+            ("log.rotate_age", file.log.rotate_age.is_zero()),
+            ("listen.max_recipients", listen.max_recipients == 0),
+            ("listen.max_sessions", listen.max_sessions == 0),
+            ("listen.max_errors", listen.max_errors == 0),
+            ("listen.max_message_size", listen.max_message_size.0 == 0),
+            ("upstream.max_connections", upstream.max_connections == 0),
             ("log.rotate_size", file.log.rotate_size.0 == 0),
         ] {
             if is_zero {
@@ -94,14 +90,26 @@ impl Config {
         if file.listen.smtp.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));
         }
+        if file.opt_out.lists.is_empty() {
+            return Err(wrong("opt_out.lists", "names no list").hint("lists = [\"blacklist.toml\"]; a list may be empty"));
+        }
         if !(0.0..=1.0).contains(&file.opt_out.max_shrink) {
             return Err(wrong("opt_out.max_shrink", "is not between 0 and 1").hint("0.5 is one half"));
         }
         if file.opt_out.exempt_subjects.iter().any(|mark| mark.trim().is_empty()) {
             return Err(wrong("opt_out.exempt_subjects", "holds an empty text, which stands in every subject").hint("delete it"));
         }
-        if matches!(route, Route::Host { user: Some(_), .. }) != file.upstream.password.is_some() {
-            return Err(wrong("upstream", "user and password go together").hint("set both, or neither"));
+        match (&route, &upstream.password) {
+            (Route::Host { user: Some(_), .. }, None) => {
+                let key = if upstream.user.is_some() { "upstream.user" } else { "upstream.url" };
+                return Err(wrong(key, "names a user, but there is no password")
+                    .hint("set upstream.password = { file = \"/etc/optout-relay/password\" }"));
+            }
+            (Route::Host { user: None, .. }, Some(_)) => {
+                return Err(wrong("upstream.password", "there is no user to this password")
+                    .hint("set upstream.user = \"seller@example.com\""));
+            }
+            _ => {}
         }
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
@@ -117,7 +125,7 @@ impl Config {
                 exempt_subjects: file.opt_out.exempt_subjects.iter().map(|mark| mark.to_lowercase()).collect(),
             },
             route,
-            file,
+            file: written.file,
         })
     }
 
@@ -143,135 +151,19 @@ impl Config {
         self.file.opt_out.headers == Headers::Enforce
     }
 
-    /// The host of an SMTP route, its password fetched; `None` for a folder.
-    pub fn host(&self) -> Result<Option<Host>, Fault> {
-        let Route::Host { implicit_tls, user, host, port } = &self.route else { return Ok(None) };
-        let upstream = &self.file.upstream;
-        let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&self.path, e));
-        let security = match (implicit_tls, upstream.tls) {
-            (true, _) => Security::Tls(tls()?),
-            (false, Tls::Never) => Security::None,
-            (false, Tls::Auto) if is_loopback(host) => Security::None,
-            (false, Tls::Auto) => Security::StartTls(tls()?),
-        };
-        let secret = match (user, &upstream.password) {
-            (Some(user), Some(password)) => Some(Secret { user: user.clone(), password: fetch(&self.path, password)? }),
-            _ => None,
-        };
-        Ok(Some(Host::new(Settings {
-            host: host.clone(),
-            port: *port,
-            security,
-            secret,
-            hostname: self.hostname.clone(),
-            max_connections: upstream.max_connections,
-            idle: upstream.idle_timeout,
-            connect_timeout: upstream.connect_timeout,
-            timeout: upstream.timeout,
-            data_timeout: upstream.data_timeout,
-        })))
+    /// The password towards the host, fetched from where the configuration says; `None` where none is wanted.
+    pub fn password(&self) -> Result<Option<String>, Fault> {
+        self.file.upstream.password.as_ref().map(|password| fetch(&self.path, password)).transpose()
     }
-}
-
-impl Route {
-    /// The error is what is wrong, and a hint; never the url, for it may hold a password.
-    fn parse(url: &str, named_user: Option<String>) -> Result<Self, (&'static str, &'static str)> {
-        const FORMS: &str = "write file:PATH, smtp://[user@]host[:port] or smtps://[user@]host[:port]";
-        if let Some(path) = url.strip_prefix("file:") {
-            return if path.is_empty() { Err(("names no folder", FORMS)) } else { Ok(Self::Folder(path.into())) };
-        }
-        let (implicit_tls, rest) = match (url.strip_prefix("smtps://"), url.strip_prefix("smtp://")) {
-            (Some(rest), _) => (true, rest),
-            (_, Some(rest)) => (false, rest),
-            _ => return Err(("is not a url that mail can go to", FORMS)),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, place) = match rest.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, rest),
-        };
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err(("holds a password", "take it out, and set upstream.password = { file = \"...\" }"));
-        }
-        let default = if implicit_tls { 465 } else { 587 };
-        let (host, port) = host_and_port(place, default).ok_or(("names no host or a wrong port", FORMS))?;
-        let user = user.map(|user| user.replace("%40", "@")).or(named_user);
-        Ok(Self::Host { implicit_tls, user, host, port })
-    }
-}
-
-fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
-    if let Some((ip, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = if port.is_empty() { default } else { port.strip_prefix(':')?.parse().ok()? };
-        return Some((ip.parse::<Ipv6Addr>().ok()?.to_string(), port));
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (place, default),
-    };
-    (is_host_name(host) && port > 0).then(|| (host.to_owned(), port))
 }
 
 fn is_host_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 fn machine_name() -> String {
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     if is_host_name(&name) { name } else { "localhost".into() }
-}
-
-const PREFIX: &str = "OPTOUT_RELAY_";
-
-/// Lays environment variables over what is written. The file alone was sound, so an error is the variable's.
-fn overlay(text: &str, written: File, environment: impl Iterator<Item = (String, String)>) -> Result<File, Fault> {
-    let mut variables: Vec<_> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    variables.sort_unstable();
-    let mut table: toml::Table = text.parse().unwrap_or_default();
-    let mut file = written;
-    for (name, value) in variables {
-        let key = name[PREFIX.len()..].to_lowercase();
-        let value = format!("v = {value}")
-            .parse::<toml::Table>()
-            .ok()
-            .and_then(|mut t| t.remove("v"))
-            .unwrap_or(toml::Value::String(value));
-        let (place, key) = match key.split_once("__") {
-            Some((section, key)) => {
-                let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
-                (section.as_table_mut(), key)
-            }
-            None => (Some(&mut table), key.as_str()),
-        };
-        let fault = |message: &str| {
-            Fault::of_file(Path::new(&name), message)
-                .hint("the name is OPTOUT_RELAY_<SECTION>__<KEY>, as in OPTOUT_RELAY_LISTEN__MAX_SESSIONS")
-        };
-        place.ok_or_else(|| fault("names no section of the configuration"))?.insert(key.to_owned(), value);
-        file = File::deserialize(table.clone()).map_err(|e| fault(&e.message().replace('\n', ", ")))?;
-    }
-    Ok(file)
-}
-
-/// The line on which a key stands, 0 if it does not: for faults that are found after reading.
-fn line_of(text: &str, key: &str) -> usize {
-    let (section, key) = key.split_once('.').unwrap_or(("", key));
-    let mut current = "";
-    for (at, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            current = header.trim();
-        }
-        let names_key = line.split('=').next().is_some_and(|name| name.trim() == key);
-        if current == section && names_key {
-            return at + 1;
-        }
-    }
-    0
 }
 
 fn fetch(config: &Path, password: &Password) -> Result<String, Fault> {

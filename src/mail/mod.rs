@@ -7,7 +7,7 @@ mod message;
 mod status;
 mod trace;
 
-pub use address::{Address, AddressError, Key, PlusTags, domain_key};
+pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
 pub use envelope::{Client, Envelope, Id, ReversePath};
 pub use heading::Heading;
 pub use message::{HeaderSection, Message};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::mail::{Address, AddressError, PlusTags, domain_key};
+use crate::mail::{Address, AddressError, PlusTags, domain_key, glob_key};
 
 /// Whom an entry names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,24 +55,87 @@ pub struct Attributes {
     pub note: Option<String>,
 }
 
-/// Why a text names nobody.
+/// Why an entry cannot be in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// Meant as a mailbox, but is none.
-    #[error("`{0}` is not an address: {1}")]
+    #[error("{text} is not an address: {cause}", text = shown(.0), cause = .1)]
     Address(String, AddressError),
     /// Meant as a domain, but is none.
-    #[error("`{0}` is not a domain")]
+    #[error("{} is not a domain", shown(.0))]
     Domain(String),
     /// Meant as a hash, but is none.
-    #[error("`{0}` is not a hash: `sha256:` wants 64 and `md5:` 32 hexadecimal digits")]
+    #[error("{} is not a hash: `sha256:` wants 64 and `md5:` 32 hexadecimal digits", shown(.0))]
     Hash(String),
     /// A glob that could only match everybody, or nobody.
-    #[error("`{0}` is not a pattern: it needs an @ and some letters of the address")]
+    #[error("{} is not a pattern: it needs an @ and some letters of the address", shown(.0))]
     Pattern(String),
+    /// Of any kind, by its looks, but it looks like none.
+    #[error("{} is neither an address nor a domain", shown(.0))]
+    Unknown(String),
     /// Not one of [`Action`].
-    #[error("`{0}` is not an action: reject, drop or bounce")]
+    #[error("{} is not an action: reject, drop or bounce", shown(.0))]
     Action(String),
+    /// Not a day or a moment.
+    #[error("{} is not a date", shown(.0))]
+    Date(String),
+    /// A glob that no sender could match: the entry would never hold.
+    #[error("{} names no sender", shown(.0))]
+    Senders(String),
+    /// Attributes without a name.
+    #[error("the entry names nobody")]
+    Nobody,
+    /// More than one name.
+    #[error("the entry names two")]
+    Two,
+}
+
+impl EntryError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Address(text, _) if text.contains('<') || text.starts_with("mailto:") => {
+                "write the bare address, as in buyer@example.com"
+            }
+            Self::Address(text, _) if text.matches('@').count() > 1 => "give each address an entry of its own",
+            Self::Address(text, _) if text.len() > 1 && text.starts_with(['"', '\'']) && text.ends_with(['"', '\'']) => {
+                "take the quotes away"
+            }
+            Self::Address(text, AddressError::NoDomain) if Subject::domain(text).is_ok() => "is it a domain? name it as one",
+            Self::Hash(_) => "write the kind in front, as in sha256:… or md5:…; other kinds are not known",
+            Self::Pattern(_) => "as in promo-*@example.com; * is any run of characters, ? is one",
+            Self::Action(_) => "write one of them, or nothing to have `opt_out.action`",
+            Self::Date(_) => "write 2027-03-31 or 2027-03-31T12:00:00Z",
+            Self::Senders(_) => "as in *@shop-a.example; without senders the opt-out holds for all",
+            Self::Nobody => "it needs an address, a domain, a pattern or a hash",
+            Self::Two => "give each an entry of its own",
+            _ => "correct the entry or delete it; until then no change of this list is in force",
+        }
+    }
+
+    /// The key or column of the entry that is wrong; none where it is all of it.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Address(..) => Some("address"),
+            Self::Domain(_) => Some("domain"),
+            Self::Hash(_) => Some("hash"),
+            Self::Pattern(_) => Some("pattern"),
+            Self::Action(_) => Some("action"),
+            Self::Date(_) => Some("until"),
+            Self::Senders(_) => Some("senders"),
+            Self::Unknown(_) | Self::Nobody | Self::Two => None,
+        }
+    }
+}
+
+/// What somebody wrote, for an error: one line, not endless, control characters made visible.
+fn shown(text: &str) -> String {
+    let mut start: String =
+        text.chars().take(80).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    if text.chars().nth(80).is_some() {
+        start.push('…');
+    }
+    format!("`{start}`")
 }
 
 /// Reads an entry of one kind.
@@ -126,11 +189,13 @@ impl Subject {
     /// `promo-*@example.com`, `sha256:…`.
     pub fn guess(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
-        if text.starts_with("sha256:") || text.starts_with("md5:") {
+        let is_hash =
+            text.split_once(':').is_some_and(|(kind, _)| ["sha256", "md5"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
+        if is_hash {
             Self::hash(text)
         } else if text.starts_with("*.") || text.rfind('@').is_none_or(|at| at == 0) {
-            Self::domain(text)
-        } else if text.contains(['*', '?']) && !text.starts_with('"') {
+            Self::domain(text).map_err(|_| EntryError::Unknown(text.into()))
+        } else if memchr::memchr2(b'*', b'?', text.as_bytes()).is_some() && !text.starts_with('"') {
             Self::pattern(text)
         } else {
             Self::address(text)
@@ -162,23 +227,31 @@ impl Subject {
     /// A glob over the whole address.
     pub fn pattern(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
-        let names_some = text.contains(|c: char| c.is_alphanumeric());
-        if !text.contains('@') || !names_some || text.contains(char::is_whitespace) || text.len() > 320 {
-            return Err(EntryError::Pattern(text.into()));
-        }
-        Ok(Self::Pattern(text.to_lowercase()))
+        glob(text).map(Self::Pattern).ok_or_else(|| EntryError::Pattern(text.into()))
     }
 
     /// `sha256:` or `md5:` and hexadecimal digits of either case.
     pub fn hash(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
         let found = match text.split_once(':') {
-            Some(("sha256", hex)) => unhex(hex).map(Self::Sha256),
-            Some(("md5", hex)) => unhex(hex).map(Self::Md5),
+            Some((kind, hex)) if kind.eq_ignore_ascii_case("sha256") => unhex(hex).map(Self::Sha256),
+            Some((kind, hex)) if kind.eq_ignore_ascii_case("md5") => unhex(hex).map(Self::Md5),
             _ => None,
         };
         found.ok_or_else(|| EntryError::Hash(text.into()))
     }
+}
+
+/// A glob over addresses in its comparing form; `None` if it could only match everybody, or nobody.
+fn glob(text: &str) -> Option<String> {
+    let names_some = text.contains(|c: char| c.is_alphanumeric());
+    let sound = text.contains('@') && names_some && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    (sound && text.len() <= 320).then(|| glob_key(text))
+}
+
+/// Globs over the sender's address, in comparing form.
+pub fn senders<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Vec<String>, EntryError> {
+    globs.into_iter().map(|text| glob(text.trim()).ok_or_else(|| EntryError::Senders(text.into()))).collect()
 }
 
 /// The entry in its comparing form, as it stands in logs under `rule.value`.

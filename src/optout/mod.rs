@@ -4,12 +4,13 @@ mod edit;
 mod entry;
 mod file;
 mod list;
+mod table;
 mod watch;
 
 pub use edit::{EditError, add, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read};
-pub use list::{Builder, OptOutList, Rule, Source, Twin};
+pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use watch::{Lists, watch};
 
 use jiff::Timestamp;
@@ -148,9 +149,8 @@ pub enum Verdict<'a> {
 /// list.add(1, Subject::guess("buyer@example.org")?, Attributes::default());
 /// let (list, policy) = (list.finish(), Policy::default());
 /// let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
-/// let buyer = Address::parse("Buyer+7@Example.ORG")?;
-/// let verdict = judge(&list, &buyer, &context);
-/// assert!(matches!(verdict, Verdict::OptedOut(_)));
+/// let recipient = Address::parse("Buyer+7@Example.ORG")?;
+/// assert!(matches!(judge(&list, &recipient, &context), Verdict::OptedOut(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn judge<'a>(list: &'a OptOutList, recipient: &'a Address, context: &Context<'_>) -> Verdict<'a> {

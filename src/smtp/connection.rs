@@ -17,17 +17,6 @@ use super::reply::Reply;
 use super::session::{Session, Step};
 use crate::mail::Message;
 
-/// How long we wait for a client (RFC 5321 4.5.3.2), from `[listen]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a whole command, from the reply before it.
-    pub command: Duration,
-    /// For the next bytes of a message.
-    pub data: Duration,
-    /// For a whole message.
-    pub message: Duration,
-}
-
 /// A client that takes our replies slower than this is gone.
 const WRITE: Duration = Duration::from_secs(60);
 
@@ -130,15 +119,19 @@ impl Connection<'_> {
                 reply.write_to(&mut self.out);
                 // What follows a refused DATA may be a message, and its lines are no commands.
                 if is_data && self.input.is_waiting() {
-                    return self.close_now().await;
+                    self.hang_up().await?;
+                    self.linger().await;
+                    return Ok(Next::End);
                 }
             }
             Step::Judge(recipient) => self.recipient(recipient).await,
             Step::Receive => return self.message().await,
-            Step::Close(reply) => {
+            // Whoever says QUIT has nothing more to say.
+            Step::Close(reply) if reply == Reply::BYE => {
                 reply.write_to(&mut self.out);
-                return self.close_now().await;
+                return self.hang_up().await.map(|()| Next::End);
             }
+            Step::Close(reply) => return self.close(&reply).await.map(|()| Next::End),
         }
         Ok(Next::More)
     }
@@ -180,7 +173,7 @@ impl Connection<'_> {
 
     async fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.out);
-        self.close_now().await?;
+        self.hang_up().await?;
         self.linger().await;
         Ok(())
     }
@@ -191,10 +184,9 @@ impl Connection<'_> {
         while let Ok(Ok(1..)) = timeout_at(end, self.stream.read(&mut nothing)).await {}
     }
 
-    async fn close_now(&mut self) -> io::Result<Next> {
+    async fn hang_up(&mut self) -> io::Result<()> {
         self.flush().await?;
-        self.stream.shutdown().await?;
-        Ok(Next::End)
+        self.stream.shutdown().await
     }
 
     async fn flush(&mut self) -> io::Result<()> {

@@ -1,5 +1,10 @@
 //! Tests of the whole relay: real sockets on free ports of the loopback, real files, no sleeps that hope.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)] // a test may fail loudly
+mod config;
+mod dialogue;
+mod house;
 mod line;
+mod lists;
 mod rig;
+mod variables;
