@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
 mod config;
-mod house;
 mod dialogue;
+mod host;
+mod house;
 mod line;
 mod rig;
+mod upstream;
 mod variables;
