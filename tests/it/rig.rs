@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use optout_relay::config::Config;
@@ -95,6 +96,41 @@ impl Relay {
     pub async fn stop(self) -> bool {
         self.control.stop();
         timeout(PATIENCE, self.running).await.expect("the relay does not stop").unwrap()
+    }
+}
+
+/// Everything that is logged on this thread, at every level, from here on.
+pub struct Logs {
+    text: Arc<Mutex<Vec<u8>>>,
+    _watch: tracing::subscriber::DefaultGuard,
+}
+
+struct Line(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    pub fn watch() -> Self {
+        let text = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = text.clone();
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+        let log = log.with_writer(move || Line(writer.clone())).finish();
+        Self { text, _watch: tracing::subscriber::set_default(log) }
+    }
+
+    /// The lines that hold all these words.
+    pub fn lines(&self, words: &[&str]) -> Vec<String> {
+        let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+    }
+}
+
+impl std::io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
