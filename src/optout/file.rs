@@ -162,7 +162,7 @@ fn read_csv(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
         add(line_number(line), subject, attributes);
         last = line;
     }
-    if quotes.get() % 2 == 0 { Ok(()) } else { Err(unclosed(path, last)) }
+    if quotes.get().is_multiple_of(2) { Ok(()) } else { Err(unclosed(path, last)) }
 }
 
 /// Counts the quotes that pass.

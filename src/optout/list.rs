@@ -293,8 +293,11 @@ impl OptOutList {
 
     fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
         let (tagged, bare) = (recipient.key(PlusTags::Distinct).to_string(), key.to_string());
+        // A local part that needs quotes: whoever writes a glob does not think of them.
+        let unquoted = bare.starts_with('"').then(|| format!("{}@{}", key.local, key.domain));
+        let forms = [Some(bare), Some(tagged), unquoted];
         for pattern in &self.patterns {
-            if pattern.glob.matches(&bare) || pattern.glob.matches(&tagged) {
+            if forms.iter().flatten().any(|form| pattern.glob.matches(form)) {
                 let about = Slot { hash: [0; 4], line: pattern.line, about: pattern.about };
                 found.take(self.rule(&about, Kind::Pattern, Value::Text(&pattern.value)));
             }

@@ -3,6 +3,7 @@
 
 mod config;
 mod house;
+mod keys;
 mod line;
 mod lists;
 mod rig;
