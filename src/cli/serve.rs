@@ -26,11 +26,15 @@ pub fn run(config: Config) -> Done {
 
 async fn serve(config: Config) -> Done {
     let from = config.path.display().to_string();
-    let mode = config.policy.mode;
+    let (mode, format) = (config.policy.mode, config.file.log.format);
     // Taken before anything is announced, so that no signal finds the door without a doorkeeper.
     let signals = Signals::new().map_err(|e| Failure::new(Exit::Unavailable, format_args!("wait for signals: {e}")))?;
     let daemon = Daemon::start(config).await.map_err(|e| Failure::of_start(&e))?;
-    announce(&daemon, &from, mode);
+    log_start(&daemon, mode);
+    // Whoever reads JSON reads nothing else; all of it stands in the log too.
+    if format == Format::Text {
+        announce(&daemon, &from, mode);
+    }
     let control = daemon.control();
     let signals = tokio::spawn(signals.obey(control));
     let in_time = daemon.run().await;
@@ -71,20 +75,28 @@ impl Signals {
     }
 }
 
+fn log_start(daemon: &Daemon, mode: Mode) {
+    let relay = daemon.relay();
+    let list = relay.lists.current();
+    for address in daemon.addresses() {
+        let (upstream, opt_outs) = (relay.upstream.name(), list.len());
+        tracing::info!(%address, upstream, opt_outs, list = list.fingerprint(), "listening");
+    }
+    if mode == Mode::Observe {
+        tracing::warn!("opt_out.mode is observe: opted-out recipients ARE mailed, and only logged");
+    }
+}
+
 /// What a person wants to know who has just started it.
 fn announce(daemon: &Daemon, from: &str, mode: Mode) {
     let relay = daemon.relay();
     let list = relay.lists.current();
-    let entries = list.len();
-    for address in daemon.addresses() {
-        tracing::info!(%address, upstream = relay.upstream.name(), opt_outs = entries, list = list.fingerprint(), "listening");
-    }
     talk(&format!("optout-relay {} reads {from}", env!("CARGO_PKG_VERSION")));
     let places: Vec<_> = daemon.addresses().iter().map(SocketAddr::to_string).collect();
     talk(&format!("  listens on       {}", places.join(" and ")));
     talk(&format!("  mail goes to     {}", relay.upstream.name()));
     let files: Vec<_> = list.files().iter().map(|file| file.path.display().to_string()).collect();
-    talk(&format!("  opt-outs         {entries} in force, from {}", files.join(", ")));
+    talk(&format!("  opt-outs         {} in force, from {}", list.len(), files.join(", ")));
     if mode == Mode::Observe {
         talk("  MODE             observe: opted-out recipients ARE mailed, and only logged");
     }

@@ -1,10 +1,15 @@
 //! Tests of the whole relay: real sockets on free ports of the loopback, real files, no sleeps that hope.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
+mod cli;
 mod config;
+mod edits;
 mod house;
 mod keys;
 mod line;
 mod lists;
+mod logs;
+mod process;
+mod reload;
 mod rig;
 mod variables;
