@@ -82,7 +82,9 @@ pub fn main() -> ExitCode {
         }
     };
     let exit = run(&arguments).unwrap_or_else(|failure| {
-        talk(&format!("optout-relay: {}", failure.message));
+        if failure.exit != Exit::Ok {
+            talk(&format!("optout-relay: {}", failure.message));
+        }
         failure.exit
     });
     ExitCode::from(exit as u8)

@@ -90,7 +90,12 @@ impl Address {
         if !is_domain(domain) {
             return Err(AddressError::Domain);
         }
-        Ok(Self { written: text.into(), domain_at: at + 1, folded: fold(local, domain) })
+        let folded = fold(local, domain);
+        // In its comparing form it must be a domain still: a letter of another script may have hidden an empty label.
+        if folded.as_ref().is_some_and(|folded| !is_domain(&folded.domain)) {
+            return Err(AddressError::Domain);
+        }
+        Ok(Self { written: text.into(), domain_at: at + 1, folded })
     }
 
     /// The mailbox as it came, for the wire and for people.
@@ -145,20 +150,30 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-/// The comparing form of a domain: A-labels (IDNA), lower case, no trailing dot. What IDNA refuses is only lower-cased.
+/// The comparing form of a domain: A-labels (IDNA), lower case, no trailing dot. What IDNA refuses is lower-cased only.
 pub fn domain_key(domain: &str) -> Cow<'_, str> {
-    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let domain = domain.strip_suffix(DOTS).unwrap_or(domain);
     if domain.is_ascii() {
         if domain.bytes().any(|b| b.is_ascii_uppercase()) {
             return Cow::Owned(domain.to_ascii_lowercase());
         }
         return Cow::Borrowed(domain);
     }
-    match idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::EMPTY) {
-        // A dot of another script may have become a trailing one.
-        Ok(ascii) => Cow::Owned(ascii.strip_suffix('.').unwrap_or(&ascii).to_owned()),
-        Err(_) => Cow::Owned(lower_nfc(domain)),
+    // What one pass makes of a letter of another script may be of meaning itself, if only to a second look.
+    let mut key = labels_key(domain);
+    for _ in 0..3 {
+        key = labels_key(&key);
     }
+    Cow::Owned(key)
+}
+
+/// Label by label, so that one which IDNA refuses does not hide the others.
+fn labels_key(domain: &str) -> String {
+    let label = |label: &str| match idna::domain_to_ascii_cow(label.as_bytes(), AsciiDenyList::URL) {
+        Ok(ascii) => ascii.into_owned(),
+        Err(_) => lower_nfc(label),
+    };
+    domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".")
 }
 
 /// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows.
@@ -167,7 +182,7 @@ pub fn glob_key(glob: &str) -> String {
     let bare = unquoted(local);
     let local = if bare.chars().all(is_atom_or_dot) { &bare } else { local };
     let label = |label: &str| if label.contains(['*', '?']) { lower_nfc(label) } else { domain_key(label).into_owned() };
-    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let domain = domain.strip_suffix(DOTS).unwrap_or(domain);
     format!("{}@{}", lower_nfc(local), domain.split(DOTS).map(label).collect::<Vec<_>>().join("."))
 }
 
@@ -182,14 +197,22 @@ fn fold(local: &str, domain: &str) -> Option<Box<Folded>> {
     Some(Box::new(Folded { local: lower_nfc(&unquoted(local)), domain: domain_key(domain).into_owned() }))
 }
 
-/// Lower case first, then NFC; lower-casing goes letter by letter so that it does not depend on a letter's neighbours.
+/// Without invisible characters, in lower case, in NFC. Lower-casing goes letter by letter so that it does not depend
+/// on a letter's neighbours.
 fn lower_nfc(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
     let nfc = Normalizer::new_nfc();
-    let lower: String = nfc.normalize(text).chars().flat_map(char::to_lowercase).collect();
-    nfc.normalize(&lower).into_owned()
+    let visible = |c: &char| !is_invisible(*c);
+    let lower: String = nfc.normalize(text).chars().filter(visible).flat_map(char::to_lowercase).collect();
+    if lower.is_empty() { text.to_owned() } else { nfc.normalize(&lower).into_owned() }
+}
+
+/// What a copied address may bring along unseen: soft hyphens, joiners, byte order and direction marks, selectors.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A tag that is the whole local part is no tag.
@@ -260,8 +283,8 @@ fn is_domain(domain: &str) -> bool {
             .strip_suffix(']')
             .is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'-')));
     }
-    let host = domain.strip_suffix('.').unwrap_or(domain);
-    host.len() <= 255 && !host.is_empty() && host.split('.').all(is_label)
+    let host = domain.strip_suffix(DOTS).unwrap_or(domain);
+    host.len() <= 255 && host.split(DOTS).all(is_label)
 }
 
 fn is_label(label: &str) -> bool {

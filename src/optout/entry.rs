@@ -216,11 +216,11 @@ impl Subject {
             None => (text.strip_prefix('@').unwrap_or(text), false),
         };
         // What may follow an @ is a domain: one rule for both.
-        let known = name.contains('.') && Address::parse(&format!("x@{name}")).is_ok();
-        if !known {
+        let known = Address::parse(&format!("x@{name}")).is_ok();
+        let name = domain_key(name).into_owned();
+        if !known || !name.contains('.') {
             return Err(EntryError::Domain(text.into()));
         }
-        let name = domain_key(name).into_owned();
         Ok(if below { Self::Subdomains(name) } else { Self::Domain(name) })
     }
 

@@ -2,13 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
 mod bytes;
+mod cli;
 mod config;
 mod dialogue;
+mod edits;
 mod foreign;
 mod host;
 mod house;
+mod keys;
 mod line;
 mod lists;
+mod logs;
+mod process;
+mod reload;
 mod rig;
 mod upstream;
 mod variables;

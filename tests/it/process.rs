@@ -1,0 +1,185 @@
+//! The real binary in a folder of its own: its lines are waited for, never slept for.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::rig::PATIENCE;
+
+/// A folder with `relay.toml` and `blacklist.toml`, in which commands run.
+pub struct Shop {
+    pub folder: TempDir,
+}
+
+impl Shop {
+    pub fn new(config: &str, list: &str) -> Self {
+        let shop = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::write(shop.path("relay.toml"), config).unwrap();
+        std::fs::write(shop.path("blacklist.toml"), list).unwrap();
+        shop
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The binary with `--config relay.toml`; nothing of this process's own settings goes along.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optout-relay"));
+        command.current_dir(self.folder.path()).args(["--config", "relay.toml"]).args(arguments);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OPTOUT_RELAY_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end: exit code, stdout, stderr.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        told(self.command(arguments).output().unwrap())
+    }
+
+    /// The suppression log, one value a line; empty where there is none.
+    pub fn suppressed(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.path("var/log/suppressed.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The recipients of every message in `outbox`, in the order in which they came.
+    pub fn delivered(&self) -> Vec<serde_json::Value> {
+        let mut names: Vec<_> = std::fs::read_dir(self.path("outbox")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|name| name.extension().is_some_and(|ending| ending == "json"));
+        names.sort();
+        let envelope = |name: &PathBuf| serde_json::from_slice::<serde_json::Value>(&std::fs::read(name).unwrap()).unwrap();
+        names.iter().map(|name| envelope(name)["recipients"].clone()).collect()
+    }
+
+    /// `serve` on a free port, into the folder `outbox`.
+    pub fn serve(&self) -> Process {
+        self.serve_as(&["serve"])
+    }
+
+    pub fn serve_as(&self, arguments: &[&str]) -> Process {
+        let mut command = self.command(arguments);
+        command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", "file:outbox");
+        Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
+    }
+}
+
+pub fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A relay that runs.
+pub struct Process {
+    pub address: SocketAddr,
+    /// Everything that it has said so far on stderr.
+    pub said: Vec<String>,
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                // Nobody reads on where the test has ended.
+                let _ = sender.send(line.unwrap());
+            }
+        });
+        let mut process = Self { address: SocketAddr::from(([0; 4], 0)), said: Vec::new(), child, lines };
+        process.address = match process.next() {
+            Some(line) if line.starts_with('{') => serde_json::from_str::<serde_json::Value>(&line).unwrap()["listen"].clone(),
+            _ => process.line("listens on").split_whitespace().last().unwrap().into(),
+        }
+        .as_str()
+        .and_then(|address| address.parse().ok())
+        .unwrap_or_else(|| panic!("{:?}", process.said));
+        if process.count("listens on") > 0 {
+            // The last line of the announcement.
+            process.line("try it");
+        }
+        process
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let line = self.lines.recv_timeout(PATIENCE).ok()?;
+        self.said.push(line.clone());
+        Some(line)
+    }
+
+    /// Waits for a line that holds the text.
+    pub fn line(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("{text:?} was not said ({error}), but:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// Says nothing more for a while.
+    pub fn is_silent(&mut self, time: Duration) -> bool {
+        match self.lines.recv_timeout(time) {
+            Ok(line) => {
+                self.said.push(line);
+                false
+            }
+            Err(error) => error == RecvTimeoutError::Timeout,
+        }
+    }
+
+    pub fn count(&self, text: &str) -> usize {
+        self.said.iter().filter(|line| line.contains(text)).count()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+
+    /// Waits until it ends by itself: exit code, and what it has written to stdout.
+    pub fn end(&mut self) -> (i32, String) {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end, but said:\n{}", self.said.join("\n")),
+            }
+        }
+        let mut out = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), out)
+    }
+
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.end(), (0, String::new()));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
