@@ -15,13 +15,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::file::Tls;
 use crate::config::{Config, Route};
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
 use crate::place::Fault;
 use crate::relay::Relay;
 use crate::smtp::{self, Door};
-use crate::upstream::{Folder, Upstream};
+use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -78,9 +79,9 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
         let file = &config.file;
-        let upstream = match config.host().map_err(StartError::Config)? {
-            Some(host) => Upstream::Host(Box::new(host)),
-            None => Upstream::Folder(open_outbox(&config.route)?),
+        let upstream = match &config.route {
+            Route::Folder(path) => Upstream::Folder(Folder::open(path).map_err(|e| StartError::Folder(path.clone(), e))?),
+            route => Upstream::Host(Box::new(Host::new(settings(&config, route).map_err(StartError::Config)?))),
         };
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = file.state_dir.join("log");
@@ -173,11 +174,32 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
     }
 }
 
-fn open_outbox(route: &Route) -> Result<Folder, StartError> {
-    let Route::Folder(path) = route else {
-        return Err(StartError::Config(Fault::of_file(std::path::Path::new("upstream.url"), "names no folder")));
+/// How the host of a route is reached; the password is fetched here, and nowhere else.
+fn settings(config: &Config, route: &Route) -> Result<Settings, Fault> {
+    let Route::Host { implicit_tls, user, host, port } = route else {
+        return Err(Fault::of_file(&config.path, "`upstream.url` names no host"));
     };
-    Folder::open(path).map_err(|e| StartError::Folder(path.clone(), e))
+    let upstream = &config.file.upstream;
+    let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&config.path, e));
+    let security = match (implicit_tls, upstream.tls) {
+        (true, _) => Security::Tls(tls()?),
+        (false, Tls::Never) => Security::None,
+        (false, Tls::Auto) if route.is_loopback() => Security::None,
+        (false, Tls::Auto) => Security::StartTls(tls()?),
+    };
+    let password = config.password()?;
+    Ok(Settings {
+        host: host.clone(),
+        port: *port,
+        security,
+        secret: user.clone().zip(password).map(|(user, password)| Secret { user, password }),
+        hostname: config.hostname.clone(),
+        max_connections: upstream.max_connections,
+        idle: upstream.idle_timeout,
+        connect_timeout: upstream.connect_timeout,
+        timeout: upstream.timeout,
+        data_timeout: upstream.data_timeout,
+    })
 }
 
 fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,8 +20,8 @@ use tokio::task::JoinHandle;
 pub struct Event {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `suppressed`, or `observed` where the mail went out because `opt_out.mode` is `observe`.
-    pub event: &'static str,
+    /// What was done.
+    pub event: Ending,
     /// `reject`, `drop` or `bounce`.
     pub action: crate::optout::Action,
     /// As written in the envelope, or in the header where `opt_out.headers` is `enforce`.
@@ -47,6 +48,18 @@ pub struct Event {
     pub list: String,
     /// What the tool was told.
     pub reply: String,
+}
+
+/// What became of a mail to somebody who has opted out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// It did not leave.
+    Suppressed,
+    /// It left, because `opt_out.mode` is `observe`.
+    Observed,
+    /// It left, because its subject holds one of `opt_out.exempt_subjects`.
+    Exempted,
 }
 
 /// Where the entry that decided stands.
@@ -93,7 +106,6 @@ const WAITING: usize = 1024;
 impl Ledger {
     /// Opens `folder/suppressed.jsonl` and starts the writer; await its handle after the last [`Ledger`] is dropped.
     pub fn open(folder: &Path, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
-        std::fs::create_dir_all(folder)?;
         let mut writer = Writer { folder: folder.to_owned(), rotation, file: None };
         writer.file()?;
         let (orders, inbox) = mpsc::channel(WAITING);
@@ -169,6 +181,7 @@ impl Writer {
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.leave_deleted()?;
         self.rotate_if_due()?;
         let open = self.file()?;
         let result = open.file.write_all(lines).and_then(|()| open.file.sync_data());
@@ -186,11 +199,21 @@ impl Writer {
         match self.file {
             Some(ref mut open) => Ok(open),
             None => {
+                std::fs::create_dir_all(&self.folder)?;
                 let open = Open::at(&self.path())?;
                 File::open(&self.folder)?.sync_all()?;
                 Ok(self.file.insert(open))
             }
         }
+    }
+
+    /// A file that somebody deleted proves nothing to anybody: a new one is begun.
+    fn leave_deleted(&mut self) -> io::Result<()> {
+        if self.file()?.file.metadata()?.nlink() == 0 {
+            tracing::warn!("{} was deleted; a new one is begun", self.path().display());
+            self.file = None;
+        }
+        Ok(())
     }
 
     fn rotate_if_due(&mut self) -> io::Result<()> {
@@ -240,4 +263,99 @@ fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
     file.seek(SeekFrom::Start(from))?;
     file.take(1 << 16).read_to_end(&mut tail)?;
     Ok(memchr::memrchr(b'\n', &tail).map_or(from, |at| from + at as u64 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOMY: Rotation = Rotation { size: 1 << 20, age: Duration::from_secs(3600), keep: 0 };
+
+    fn event(recipient: &str) -> Event {
+        let text = String::new;
+        Event {
+            time: text(),
+            event: Ending::Suppressed,
+            action: crate::optout::Action::Drop,
+            recipient: recipient.into(),
+            sender: text(),
+            client: text(),
+            helo: text(),
+            message_id: None,
+            id: text(),
+            rule: EventRule { file: text(), line: 1, kind: text(), value: text() },
+            reason: None,
+            source: None,
+            since: None,
+            list: text(),
+            reply: text(),
+        }
+    }
+
+    /// The recipients in all files of the log, oldest first.
+    fn recipients(folder: &Path) -> Vec<String> {
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort_by_key(|path| (path.ends_with("suppressed.jsonl"), path.clone()));
+        let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let recipient =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["recipient"].as_str().unwrap().to_owned();
+        text.lines().map(recipient).collect()
+    }
+
+    #[tokio::test]
+    async fn a_half_written_line_is_cut_and_what_follows_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        std::fs::write(&path, "{\"recipient\":\"a\"}\n{\"recipi").unwrap();
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        ledger.record(&[event("b"), event("c")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn rotation_loses_no_line_and_keeps_the_newest_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ledger, writer) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }).unwrap();
+        for recipient in ["a", "b", "c", "d", "e"] {
+            ledger.record(&[event(recipient)]).await.unwrap();
+        }
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn a_deleted_or_moved_file_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        ledger.record(&[event("a")]).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        ledger.record(&[event("b")]).await.unwrap();
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        ledger.record(&[event("c")]).await.unwrap();
+        ledger.reopen().await;
+        ledger.record(&[event("d")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["b", "c", "d"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_on_disk_is_told_and_writing_goes_on_when_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suppressed.jsonl");
+        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(ledger.record(&[event("a")]).await, Err(NotWritten));
+        std::fs::remove_dir(&path).unwrap();
+        ledger.record(&[event("b")]).await.unwrap();
+        drop(ledger);
+        writer.await.unwrap();
+        assert_eq!(recipients(folder.path()), ["b"]);
+    }
 }

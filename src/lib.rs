@@ -14,16 +14,16 @@
 //!
 //! | floor | file | what it is |
 //! |---|---|---|
-//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first |
-//! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status |
-//! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index) |
-//! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read; `blacklist.toml`, edited |
+//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines |
+//! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status, trace (our `Received:`) |
+//! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
+//! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
 //! | 1 decider | [`smtp`] | `command`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
-//! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `mod` as meant |
+//! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `mod` as meant |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
 //! | 5 the door | [`daemon`] | composition root: open everything, run, drain |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |

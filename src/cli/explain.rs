@@ -41,6 +41,10 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
                 writeln!(out, "{recipient}: would be forwarded and logged, because opt_out.mode is \"observe\"")?;
                 tell(&mut out, &suppression)?;
             }
+            Verdict::Exempted(_, suppression) => {
+                writeln!(out, "{recipient}: would be forwarded and logged, because of opt_out.exempt_subjects")?;
+                tell(&mut out, &suppression)?;
+            }
             Verdict::Open(suppression) | Verdict::OptedOut(suppression) => {
                 writeln!(out, "{recipient}: would be suppressed")?;
                 tell(&mut out, &suppression)?;

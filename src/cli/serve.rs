@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{Done, Exit, Failure, talk};
@@ -13,7 +14,8 @@ use crate::daemon::{Control, Daemon, StartError};
 use crate::optout::Mode;
 
 pub fn run(config: Config) -> Done {
-    start_log(&config.file.log);
+    // What waits to be written is written when this goes.
+    let _log = start_log(&config.file.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -30,11 +32,7 @@ async fn serve(config: Config) -> Done {
     // Taken before anything is announced, so that no signal finds the door without a doorkeeper.
     let signals = Signals::new().map_err(|e| Failure::new(Exit::Unavailable, format_args!("wait for signals: {e}")))?;
     let daemon = Daemon::start(config).await.map_err(|e| Failure::of_start(&e))?;
-    log_start(&daemon, mode);
-    // Whoever reads JSON reads nothing else; all of it stands in the log too.
-    if format == Format::Text {
-        announce(&daemon, &from, mode);
-    }
+    announce(&daemon, &from, mode, format);
     let control = daemon.control();
     let signals = tokio::spawn(signals.obey(control));
     let in_time = daemon.run().await;
@@ -75,36 +73,30 @@ impl Signals {
     }
 }
 
-fn log_start(daemon: &Daemon, mode: Mode) {
+/// What a person wants to know who has just started it; programs read the log.
+fn announce(daemon: &Daemon, from: &str, mode: Mode, format: Format) {
     let relay = daemon.relay();
     let list = relay.lists.current();
-    for address in daemon.addresses() {
-        let (upstream, opt_outs) = (relay.upstream.name(), list.len());
-        tracing::info!(%address, upstream, opt_outs, list = list.fingerprint(), "listening");
-    }
+    let (upstream, entries, fingerprint) = (relay.upstream.name(), list.len(), list.fingerprint());
+    let places = daemon.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ");
+    tracing::info!(listen = places, upstream, opt_outs = entries, list = fingerprint, "started");
     if mode == Mode::Observe {
-        tracing::warn!("opt_out.mode is observe: opted-out recipients ARE mailed, and only logged");
+        tracing::warn!("opt_out.mode is observe: recipients who opted out ARE mailed, and only logged");
     }
+    let Some(first) = daemon.addresses().first().filter(|_| format == Format::Text) else { return };
+    let files: Vec<_> = list.files().iter().map(|file| file.path.display().to_string()).collect();
+    talk(&format!("optout-relay {} reads {from}", env!("CARGO_PKG_VERSION")));
+    talk(&format!("  listens on    {places}"));
+    talk(&format!("  mail goes to  {upstream}"));
+    talk(&format!("  opt-outs      {entries} in force, from {}", files.join(", ")));
+    talk(&format!("  try it        {}", try_it(*first)));
 }
 
-/// What a person wants to know who has just started it.
-fn announce(daemon: &Daemon, from: &str, mode: Mode) {
-    let relay = daemon.relay();
-    let list = relay.lists.current();
-    talk(&format!("optout-relay {} reads {from}", env!("CARGO_PKG_VERSION")));
-    let places: Vec<_> = daemon.addresses().iter().map(SocketAddr::to_string).collect();
-    talk(&format!("  listens on       {}", places.join(" and ")));
-    talk(&format!("  mail goes to     {}", relay.upstream.name()));
-    let files: Vec<_> = list.files().iter().map(|file| file.path.display().to_string()).collect();
-    talk(&format!("  opt-outs         {} in force, from {}", list.len(), files.join(", ")));
-    if mode == Mode::Observe {
-        talk("  MODE             observe: opted-out recipients ARE mailed, and only logged");
-    }
-    if let Some(address) = daemon.addresses().first() {
-        talk(&format!(
-            "  try it           printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | curl -sS smtp://{address} --mail-from shop@example.com --mail-rcpt buyer@example.org -T -"
-        ));
-    }
+/// The one line that sends a mail through the relay.
+fn try_it(address: SocketAddr) -> String {
+    format!(
+        "printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | curl -sS smtp://{address} --mail-from shop@example.com --mail-rcpt buyer@example.org -T -"
+    )
 }
 
 impl Failure {
@@ -118,16 +110,20 @@ impl Failure {
     }
 }
 
-fn start_log(log: &Log) {
+/// Lines go through a thread of their own: a reader that does not read must not hold mail up. What does not fit into
+/// its queue is lost, which the suppression log never is.
+fn start_log(log: &Log) -> WorkerGuard {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
     };
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(writer);
     match log.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         Format::Json => lines.json().flatten_event(true).init(),
     }
+    guard
 }

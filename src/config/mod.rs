@@ -2,18 +2,19 @@
 
 pub mod file;
 mod overlay;
+mod route;
 mod value;
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::optout::Policy;
 use crate::place::Fault;
 use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
-use crate::upstream::{Host, Secret, Security, Settings, connector};
-use file::{File, Headers, Password, Tls};
+use file::{File, Headers, Password};
 use overlay::{Overlaid, overlay};
+
+pub use route::Route;
 
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
@@ -33,24 +34,6 @@ pub struct Config {
     pub policy: Policy,
     /// Where mail goes.
     pub route: Route,
-}
-
-/// `upstream.url`, understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// `file:PATH`
-    Folder(PathBuf),
-    /// `smtp://` or `smtps://`
-    Host {
-        /// TLS from the first byte.
-        implicit_tls: bool,
-        /// From the url or `upstream.user`.
-        user: Option<String>,
-        /// Name or address, without brackets.
-        host: String,
-        /// 465 or 587 where none is given.
-        port: u16,
-    },
 }
 
 impl Config {
@@ -168,81 +151,14 @@ impl Config {
         self.file.opt_out.headers == Headers::Enforce
     }
 
-    /// The host of an SMTP route, its password fetched; `None` for a folder.
-    pub fn host(&self) -> Result<Option<Host>, Fault> {
-        let Route::Host { implicit_tls, user, host, port } = &self.route else { return Ok(None) };
-        let upstream = &self.file.upstream;
-        let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&self.path, e));
-        let security = match (implicit_tls, upstream.tls) {
-            (true, _) => Security::Tls(tls()?),
-            (false, Tls::Never) => Security::None,
-            (false, Tls::Auto) if is_loopback(host) => Security::None,
-            (false, Tls::Auto) => Security::StartTls(tls()?),
-        };
-        let secret = match (user, &upstream.password) {
-            (Some(user), Some(password)) => Some(Secret { user: user.clone(), password: fetch(&self.path, password)? }),
-            _ => None,
-        };
-        Ok(Some(Host::new(Settings {
-            host: host.clone(),
-            port: *port,
-            security,
-            secret,
-            hostname: self.hostname.clone(),
-            max_connections: upstream.max_connections,
-            idle: upstream.idle_timeout,
-            connect_timeout: upstream.connect_timeout,
-            timeout: upstream.timeout,
-            data_timeout: upstream.data_timeout,
-        })))
+    /// The password towards the host, fetched from where the configuration says; `None` where none is wanted.
+    pub fn password(&self) -> Result<Option<String>, Fault> {
+        self.file.upstream.password.as_ref().map(|password| fetch(&self.path, password)).transpose()
     }
-}
-
-impl Route {
-    /// The error is what is wrong, and a hint; never the url, for it may hold a password.
-    fn parse(url: &str, named_user: Option<String>) -> Result<Self, (&'static str, &'static str)> {
-        const FORMS: &str = "write file:PATH, smtp://[user@]host[:port] or smtps://[user@]host[:port]";
-        if let Some(path) = url.strip_prefix("file:") {
-            return if path.is_empty() { Err(("names no folder", FORMS)) } else { Ok(Self::Folder(path.into())) };
-        }
-        let (implicit_tls, rest) = match (url.strip_prefix("smtps://"), url.strip_prefix("smtp://")) {
-            (Some(rest), _) => (true, rest),
-            (_, Some(rest)) => (false, rest),
-            _ => return Err(("is not a url that mail can go to", FORMS)),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, place) = match rest.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, rest),
-        };
-        if user.is_some_and(|user| user.contains(':')) {
-            return Err(("holds a password", "take it out, and set upstream.password = { file = \"...\" }"));
-        }
-        let default = if implicit_tls { 465 } else { 587 };
-        let (host, port) = host_and_port(place, default).ok_or(("names no host or a wrong port", FORMS))?;
-        let user = user.map(|user| user.replace("%40", "@")).or(named_user);
-        Ok(Self::Host { implicit_tls, user, host, port })
-    }
-}
-
-fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
-    if let Some((ip, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = if port.is_empty() { default } else { port.strip_prefix(':')?.parse().ok()? };
-        return Some((ip.parse::<Ipv6Addr>().ok()?.to_string(), port));
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (place, default),
-    };
-    (is_host_name(host) && port > 0).then(|| (host.to_owned(), port))
 }
 
 fn is_host_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn machine_name() -> String {

@@ -224,9 +224,9 @@ fn cut_tag(local: &str, tags: PlusTags) -> &str {
 }
 
 fn without_route(text: &str) -> &str {
-    match text.split_once(':') {
-        Some((route, rest)) if route.starts_with('@') => rest,
-        _ => text,
+    match text.strip_prefix('@').and_then(|route| route.split_once(':')) {
+        Some((_, mailbox)) => mailbox,
+        None => text,
     }
 }
 
@@ -248,9 +248,10 @@ fn local_end(text: &str) -> Option<usize> {
         let close = quoted_string(text)?.end;
         return (close > 2).then_some(close);
     }
-    let end = text.find(|c| !is_atom_or_dot(c)).unwrap_or(text.len());
+    let end = text.bytes().position(|b| !is_atom_byte(b)).unwrap_or(text.len());
     let stops_well = matches!(text.as_bytes().get(end), Some(b'@') | None);
-    (end > 0 && stops_well).then_some(end)
+    let stands_well = text.is_ascii() || text[..end].chars().all(is_atom_or_dot);
+    (end > 0 && stops_well && stands_well).then_some(end)
 }
 
 /// The span of a leading quoted string (RFC 5321 4.1.2), quotes included.
@@ -268,11 +269,12 @@ fn quoted_string(text: &str) -> Option<Range<usize>> {
 }
 
 fn is_atom_or_dot(c: char) -> bool {
-    match c {
-        '.' => true,
-        c if c.is_ascii() => c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c),
-        c => !c.is_control() && !c.is_whitespace(),
-    }
+    u8::try_from(c).map_or(true, is_atom_byte) && !c.is_control() && !c.is_whitespace()
+}
+
+/// By byte, since lists are long; a byte above 127 is a part of a letter that is looked at elsewhere.
+fn is_atom_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'A'..=b'Z' | b'.' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?' | b'^'..=b'`' | b'{'..=b'~' | 128..)
 }
 
 fn is_domain(domain: &str) -> bool {
@@ -287,10 +289,8 @@ fn is_domain(domain: &str) -> bool {
 
 fn is_label(label: &str) -> bool {
     !label.is_empty()
-        && label.chars().all(|c| match c {
-            c if c.is_ascii() => c.is_ascii_alphanumeric() || matches!(c, '-' | '_'),
-            c => !c.is_control() && !c.is_whitespace(),
-        })
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') || !b.is_ascii())
+        && (label.is_ascii() || !label.contains(|c: char| c.is_control() || c.is_whitespace()))
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ mod envelope;
 mod heading;
 mod message;
 mod status;
+mod trace;
 
 pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
 pub use envelope::{Client, Envelope, Id, ReversePath};
 pub use heading::Heading;
 pub use message::{HeaderSection, Message};
 pub use status::{Enhanced, Outcome, Stage, Status, clean};
+pub use trace::received;

@@ -1,19 +1,20 @@
 //! The opt-outs in force, as an index that is replaced whole and never changed. Never reads a file itself.
 //!
 //! One table for all exact kinds of entries: a key is hashed together with its kind by a keyed 128-bit SipHash, and
-//! the hash stands for the key. Two keys with one hash are out of reach (2⁻⁸¹ for ten million entries), a look-up is
-//! one or two cache misses, and an entry costs 24 bytes however long its address is.
+//! the hash stands for the key. Two keys with one hash are out of reach (2⁻⁸¹ for ten million entries), and an entry
+//! costs 24 bytes however long its address is.
 
+use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
-use hashbrown::HashTable;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use wildmatch::WildMatch;
 
 use super::entry::{Action, Attributes, Kind, Subject, hex};
+use super::table::{Slot, Table};
 use super::{Context, Mode};
 use crate::mail::{Address, Key, PlusTags, ReversePath};
 
@@ -25,7 +26,7 @@ pub struct OptOutList {
     fingerprint: String,
     tags: PlusTags,
     seed: (u64, u64),
-    table: HashTable<Slot>,
+    table: Table,
     /// The first ones are the files' own: nothing but the file.
     records: Vec<Record>,
     patterns: Vec<Pattern>,
@@ -39,17 +40,10 @@ pub struct Source {
     pub path: PathBuf,
     /// How many entries stand in it.
     pub entries: usize,
+    /// Its size.
+    pub bytes: u64,
     /// The record of its entries that have no attributes.
     plain: usize,
-}
-
-/// Where an entry stands and what is beside it; 24 bytes, for there are millions.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: [u32; 4],
-    line: u32,
-    /// Index into `records`.
-    about: u32,
 }
 
 /// What entries have in common: the file, and what stands beside the name.
@@ -112,21 +106,29 @@ impl Rule<'_> {
     }
 }
 
-/// Two entries for one and the same recipient, each by file index and line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Two entries for one and the same recipient, each by file index and line; in the order of the later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Twin {
-    /// The entry that was there first.
-    pub first: (usize, u32),
     /// The later one.
     pub second: (usize, u32),
+    /// The entry that was there first.
+    pub first: (usize, u32),
+}
+
+/// Entries that name somebody who is named already.
+#[derive(Debug, Default)]
+pub struct Twins {
+    /// The first hundred.
+    pub shown: Vec<Twin>,
+    /// All of them.
+    pub count: usize,
 }
 
 /// Puts a list together, file after file; [`Builder::finish`] freezes it.
 #[derive(Debug)]
 pub struct Builder {
     list: OptOutList,
-    twins: Vec<Twin>,
-    twin_count: usize,
+    slots: Vec<Slot>,
 }
 
 impl Builder {
@@ -135,13 +137,13 @@ impl Builder {
         // The keys of SipHash are the standard library's random ones: no list can be made to collide from outside.
         let random = RandomState::new();
         let list = OptOutList { tags, seed: (random.hash_one(0_u8), random.hash_one(1_u8)), ..OptOutList::default() };
-        Self { list, twins: Vec::new(), twin_count: 0 }
+        Self { list, slots: Vec::new() }
     }
 
     /// Begins the next file: what is added from here on stands in it.
     pub fn file(&mut self, path: &Path) {
         self.list.records.push(Record { file: self.list.files.len(), attributes: Attributes::default() });
-        self.list.files.push(Source { path: path.to_owned(), entries: 0, plain: self.list.records.len() - 1 });
+        self.list.files.push(Source { path: path.to_owned(), entries: 0, bytes: 0, plain: self.list.records.len() - 1 });
     }
 
     /// Adds one entry that stands in `line` of the file begun last.
@@ -166,7 +168,14 @@ impl Builder {
             Kind::Md5 => list.has.md5 = true,
             Kind::Address | Kind::Pattern => {}
         }
-        self.insert(Slot { hash, line, about });
+        self.slots.push(Slot { hash, line, about });
+    }
+
+    /// How long the file begun last has turned out to be.
+    pub fn file_read(&mut self, bytes: u64) {
+        if let Some(file) = self.list.files.last_mut() {
+            file.bytes = bytes;
+        }
     }
 
     /// Gives the list the name under which the log refers to it.
@@ -176,12 +185,30 @@ impl Builder {
 
     /// The list, frozen.
     pub fn finish(self) -> OptOutList {
-        self.list
+        self.finish_and_tell().0
     }
 
-    /// Entries that name somebody who is named already: the first hundred, and how many there are.
-    pub fn twins(&self) -> (&[Twin], usize) {
-        (&self.twins, self.twin_count)
+    /// The list, frozen, and what stands in it twice.
+    pub fn finish_and_tell(self) -> (OptOutList, Twins) {
+        let Self { mut list, mut slots } = self;
+        let place = |slot: &Slot| (list.record(slot).file, slot.line);
+        slots.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then_with(|| place(a).cmp(&place(b))));
+        let (mut first, mut count) = (BinaryHeap::new(), 0);
+        slots.dedup_by(|later, known| {
+            if later.hash != known.hash {
+                return false;
+            }
+            count += 1;
+            first.push(Twin { first: place(known), second: place(later) });
+            if first.len() > 100 {
+                first.pop();
+            }
+            // The same entry again says nothing new; one with other attributes stays beside the first.
+            list.record(later).attributes == list.record(known).attributes
+        });
+        slots.shrink_to_fit();
+        list.table = Table::of_sorted(slots);
+        (list, Twins { shown: first.into_sorted_vec(), count })
     }
 
     fn about(&mut self, attributes: Attributes) -> u32 {
@@ -201,28 +228,6 @@ impl Builder {
             records.len() - 1
         };
         at as u32
-    }
-
-    fn insert(&mut self, slot: Slot) {
-        let list = &mut self.list;
-        if let Some(known) = list.table.find(slot.bucket(), |known| known.hash == slot.hash).copied() {
-            let (first, second) = (list.place(&known), list.place(&slot));
-            self.twin_count += 1;
-            if self.twins.len() < 100 {
-                self.twins.push(Twin { first, second });
-            }
-            // The same entry again says nothing new; one with other attributes stays beside the first.
-            if list.record(&known).attributes == list.record(&slot).attributes {
-                return;
-            }
-        }
-        list.table.insert_unique(slot.bucket(), slot, Slot::bucket);
-    }
-}
-
-impl Slot {
-    fn bucket(&self) -> u64 {
-        u64::from(self.hash[0]) << 32 | u64::from(self.hash[1])
     }
 }
 
@@ -277,9 +282,10 @@ impl OptOutList {
 
     /// Hashes were made of the address as somebody had it: as written in lower case, or of the comparing key.
     fn offer_hashes<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
-        let written = recipient.as_str().to_lowercase();
-        let key = key.to_string();
-        for text in [written, key] {
+        // Mostly one and the same.
+        let mut texts = vec![recipient.as_str().to_lowercase(), key.to_string()];
+        texts.dedup();
+        for text in texts {
             if self.has.sha256 {
                 let digest: [u8; 32] = Sha256::digest(&text).into();
                 self.offer(found, Kind::Sha256, self.hash(Kind::Sha256, &digest), Value::Sha256(digest));
@@ -292,12 +298,14 @@ impl OptOutList {
     }
 
     fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
-        let (tagged, bare) = (recipient.key(PlusTags::Distinct).to_string(), key.to_string());
-        // A local part that needs quotes: whoever writes a glob does not think of them.
-        let unquoted = bare.starts_with('"').then(|| format!("{}@{}", key.local, key.domain));
-        let forms = [Some(bare), Some(tagged), unquoted];
+        let mut texts = vec![key.to_string(), recipient.key(PlusTags::Distinct).to_string()];
+        if texts[0].starts_with('"') {
+            // Whoever writes a glob does not think of the quotes that a local part needs.
+            texts.push(format!("{}@{}", key.local, key.domain));
+        }
+        texts.dedup();
         for pattern in &self.patterns {
-            if forms.iter().flatten().any(|form| pattern.glob.matches(form)) {
+            if texts.iter().any(|text| pattern.glob.matches(text)) {
                 let about = Slot { hash: [0; 4], line: pattern.line, about: pattern.about };
                 found.take(self.rule(&about, Kind::Pattern, Value::Text(&pattern.value)));
             }
@@ -305,8 +313,7 @@ impl OptOutList {
     }
 
     fn offer<'a>(&'a self, found: &mut Strictest<'_, 'a>, kind: Kind, hash: [u32; 4], value: Value<'a>) {
-        let sought = Slot { hash, line: 0, about: 0 };
-        for slot in self.table.iter_hash(sought.bucket()).filter(|slot| slot.hash == hash) {
+        for slot in self.table.find(hash) {
             found.take(self.rule(slot, kind, value));
         }
     }
@@ -319,10 +326,6 @@ impl OptOutList {
 
     fn record(&self, slot: &Slot) -> &Record {
         &self.records[slot.about as usize]
-    }
-
-    fn place(&self, slot: &Slot) -> (usize, u32) {
-        (self.record(slot).file, slot.line)
     }
 
     fn hash_key(&self, key: Key<'_>) -> [u32; 4] {

@@ -4,12 +4,13 @@ mod edit;
 mod entry;
 mod file;
 mod list;
+mod table;
 mod watch;
 
 pub use edit::{EditError, add, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read};
-pub use list::{Builder, OptOutList, Rule, Source, Twin};
+pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use watch::{Lists, watch};
 
 use jiff::Timestamp;
@@ -63,6 +64,45 @@ pub enum Mode {
 /// The permit to mail one recipient. Only [`judge`] makes one, and the host's side accepts nothing else.
 ///
 /// It borrows the list that it was judged by, so it cannot outlive the moment: mail that waits must be judged again.
+///
+/// ```
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
+///     mail(permit);
+/// }
+/// # Ok::<(), AddressError>(())
+/// ```
+///
+/// The same with a permit of one's own making does not compile:
+///
+/// ```compile_fail,E0451
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// mail(Cleared { recipient: &address, _judged_by: &list });
+/// # Ok::<(), AddressError>(())
+/// ```
+///
+/// Nor does one that is kept while the list is replaced:
+///
+/// ```compile_fail,E0505
+/// # use optout_relay::{mail::*, optout::*};
+/// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let address = Address::parse("buyer@example.org")?;
+/// fn mail(permit: Cleared<'_>) {}
+/// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
+///     drop(list);
+///     mail(permit);
+/// }
+/// # Ok::<(), AddressError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Cleared<'a> {
     recipient: &'a Address,
@@ -93,6 +133,8 @@ pub enum Verdict<'a> {
     Clear(Cleared<'a>),
     /// Opted out, but the operator only watches: may be mailed, goes into the log.
     Observed(Cleared<'a>, Suppression<'a>),
+    /// Opted out, but the subject exempts the mail: may be mailed, goes into the log.
+    Exempted(Cleared<'a>, Suppression<'a>),
     /// Opted out; the subject may yet exempt the mail. Ask again when it is known.
     Open(Suppression<'a>),
     /// Opted out. Nothing leaves.
@@ -120,7 +162,7 @@ pub fn judge<'a>(list: &'a OptOutList, recipient: &'a Address, context: &Context
     match (context.title, context.policy) {
         (_, Policy { mode: Mode::Observe, .. }) => Verdict::Observed(cleared, suppression),
         (Title::NotYet, policy) if !policy.exempt_subjects.is_empty() => Verdict::Open(suppression),
-        (Title::Is(title), policy) if policy.exempts(title) => Verdict::Clear(cleared),
+        (Title::Is(title), policy) if policy.exempts(title) => Verdict::Exempted(cleared, suppression),
         _ => Verdict::OptedOut(suppression),
     }
 }
@@ -129,5 +171,113 @@ impl Policy {
     fn exempts(&self, title: &str) -> bool {
         let title = title.to_lowercase();
         self.exempt_subjects.iter().any(|mark| title.contains(mark.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::PlusTags;
+
+    /// A list of `entry`, or `entry | action | until | sender`.
+    fn list(entries: &[&str]) -> OptOutList {
+        let mut list = Builder::new(PlusTags::Ignore);
+        for (at, entry) in entries.iter().enumerate() {
+            let mut parts = entry.split(" | ");
+            let subject = Subject::guess(parts.next().unwrap()).unwrap();
+            let mut next = || parts.next().filter(|part| !part.is_empty());
+            let action = next().map(|text| text.parse().unwrap());
+            let until = next().map(|text| text.parse().unwrap());
+            let senders = next().into_iter().map(str::to_owned).collect();
+            list.add(at as u32 + 1, subject, Attributes { action, until, senders, ..Attributes::default() });
+        }
+        list.finish()
+    }
+
+    /// `clear`, or the word for the verdict, the line of the rule and the action.
+    fn verdict(list: &OptOutList, recipient: &str, sender: &str, title: Title<'_>, policy: &Policy) -> String {
+        let recipient = Address::parse(recipient).unwrap();
+        let sender = if sender.is_empty() { ReversePath::Null } else { ReversePath::Address(Address::parse(sender).unwrap()) };
+        let context = Context { sender: &sender, now: "2026-11-24T12:00:00Z".parse().unwrap(), title, policy };
+        let told = |word: &str, found: Suppression<'_>| format!("{word} {} {}", found.rule.line, found.action);
+        match judge(list, &recipient, &context) {
+            Verdict::Clear(permit) => {
+                assert_eq!(permit.recipient(), &recipient);
+                "clear".into()
+            }
+            Verdict::Observed(_, found) => told("observed", found),
+            Verdict::Exempted(_, found) => told("exempted", found),
+            Verdict::Open(found) => told("open", found),
+            Verdict::OptedOut(found) => told("out", found),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_entry_finds_its_recipients_and_nobody_else() {
+        let list = list(&[
+            "buyer@example.org",
+            "whole.example",
+            "*.below.example",
+            "promo-*@glob.example",
+            "sha256:973dfe463ec85785f5f95af5ba3906eedb2d931c24e69824a89ea65dba4e813b", // test@example.com
+            "md5:55502f40dc8b7c769880b10874abc9d0",                                    // test@example.com
+        ]);
+        for (recipient, expected) in [
+            ("Buyer+tag@EXAMPLE.org.", "out 1 reject"),
+            ("buyers@example.org", "clear"),
+            ("buyer@sub.example.org", "clear"),
+            ("anyone@Whole.example", "out 2 reject"),
+            ("anyone@sub.whole.example", "clear"),
+            ("anyone@a.b.below.example", "out 3 reject"),
+            ("anyone@below.example", "clear"),
+            ("anyone@notbelow.example", "clear"),
+            ("Promo-7@glob.example", "out 4 reject"),
+            ("xpromo-7@glob.example", "clear"),
+            ("Test@Example.com", "out 5 reject"),
+            ("test+tag@example.com", "out 5 reject"),
+            ("postmaster", "clear"),
+        ] {
+            assert_eq!(verdict(&list, recipient, "me@shop.example", Title::NotYet, &Policy::default()), expected, "{recipient}");
+        }
+    }
+
+    #[test]
+    fn the_strictest_entry_that_holds_for_this_mail_decides() {
+        let list = list(&[
+            "a@x.example | drop",
+            "x.example | bounce",
+            "*@x.example | reject |  | *@shop-b.example",
+            "b@y.example |  | 2026-11-24T12:00:00Z",
+            "c@y.example |  | 2026-11-24T11:59:59Z",
+            "d@y.example | drop | 2027-01-01T00:00:00Z",
+            "d@y.example | drop",
+        ]);
+        for (recipient, sender, expected) in [
+            ("a@x.example", "me@shop-a.example", "out 2 bounce"),
+            ("a@x.example", "me@Shop-B.example", "out 3 reject"),
+            ("a@x.example", "", "out 3 reject"), // whose mail it is cannot be told
+            ("b@y.example", "", "out 4 reject"),
+            ("c@y.example", "", "clear"),
+            ("d@y.example", "", "out 7 drop"),
+        ] {
+            let found = verdict(&list, recipient, sender, Title::Is(""), &Policy::default());
+            assert_eq!(found, expected, "{recipient} from {sender}");
+        }
+    }
+
+    #[test]
+    fn what_the_operator_decided_is_obeyed() {
+        let list = list(&["a@x.example"]);
+        let marked = Policy { exempt_subjects: vec!["[important]".into()], action: Action::Drop, ..Policy::default() };
+        let watching = Policy { mode: Mode::Observe, ..Policy::default() };
+        for (policy, title, expected) in [
+            (&marked, Title::NotYet, "open 1 drop"),
+            (&marked, Title::Is("Re: [IMPORTANT] your order"), "exempted 1 drop"),
+            (&marked, Title::Is("important"), "out 1 drop"),
+            (&watching, Title::NotYet, "observed 1 reject"),
+            (&watching, Title::Is(""), "observed 1 reject"),
+        ] {
+            assert_eq!(verdict(&list, "a@x.example", "", title, policy), expected, "{title:?}");
+        }
     }
 }

@@ -56,6 +56,11 @@ impl Lists {
         self.current.load_full()
     }
 
+    /// No other list has come into force since.
+    pub fn is_current(&self, list: &Arc<OptOutList>) -> bool {
+        Arc::ptr_eq(&self.current.load(), list)
+    }
+
     /// Reads all files again and puts the new list in force, unless something is wrong with it. Blocks on the disk.
     pub fn reload(&self) -> Result<Loaded, Fault> {
         let mut loaded = load(&self.paths, self.tags)?;
@@ -69,6 +74,11 @@ impl Lists {
     fn refuse_shrinking(&self, new: &OptOutList) -> Result<(), Fault> {
         let current = self.current();
         for (old, new) in current.files().iter().zip(new.files()) {
+            if old.entries > 0 && new.bytes == 0 {
+                return Err(Fault::of_file(&old.path, format_args!("is empty, and had {} entries", old.entries)).hint(
+                    "a full disk empties files; if it is meant, write a comment into it; until then the former list is in force",
+                ));
+            }
             let lost = old.entries.saturating_sub(new.entries);
             if old.entries > SMALL && lost as f64 > old.entries as f64 * self.max_shrink {
                 let message = format!("would shrink from {} to {} entries", old.entries, new.entries);

@@ -17,19 +17,11 @@ use super::reply::Reply;
 use super::session::{Session, Step};
 use crate::mail::Message;
 
-/// How long we wait for a client (RFC 5321 4.5.3.2), from `[listen]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a whole command, from the reply before it.
-    pub command: Duration,
-    /// For the next bytes of a message.
-    pub data: Duration,
-    /// For a whole message.
-    pub message: Duration,
-}
-
 /// A client that takes our replies slower than this is gone.
 const WRITE: Duration = Duration::from_secs(60);
+
+/// How long a client is listened to after it was told goodbye.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Room for the next read: a command line, and a piece of a message.
 const COMMAND_ROOM: usize = 4 << 10;
@@ -101,11 +93,11 @@ impl Connection<'_> {
             }
             self.flush().await?;
             // Between transactions a shutdown ends the session; a transaction under way is finished.
-            let leave = self.door.stop.is_cancelled() || !self.session.in_transaction();
+            let may_leave = !self.session.in_transaction();
             let read = self.stream.read_buf(self.input.space(COMMAND_ROOM));
             let count = tokio::select! {
                 biased;
-                () = self.door.stop.cancelled(), if leave && !self.session.in_transaction() => {
+                () = self.door.stop.cancelled(), if may_leave => {
                     return self.close(&Reply::SHUTTING_DOWN).await.map(|()| None);
                 }
                 read = timeout_at(deadline, read) => match read {
@@ -127,15 +119,19 @@ impl Connection<'_> {
                 reply.write_to(&mut self.out);
                 // What follows a refused DATA may be a message, and its lines are no commands.
                 if is_data && self.input.is_waiting() {
-                    return self.close_now().await;
+                    self.hang_up().await?;
+                    self.linger().await;
+                    return Ok(Next::End);
                 }
             }
             Step::Judge(recipient) => self.recipient(recipient).await,
             Step::Receive => return self.message().await,
-            Step::Close(reply) => {
+            // Whoever says QUIT has nothing more to say.
+            Step::Close(reply) if reply == Reply::BYE => {
                 reply.write_to(&mut self.out);
-                return self.close_now().await;
+                return self.hang_up().await.map(|()| Next::End);
             }
+            Step::Close(reply) => return self.close(&reply).await.map(|()| Next::End),
         }
         Ok(Next::More)
     }
@@ -177,13 +173,20 @@ impl Connection<'_> {
 
     async fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.out);
-        self.close_now().await.map(|_| ())
+        self.hang_up().await?;
+        self.linger().await;
+        Ok(())
     }
 
-    async fn close_now(&mut self) -> io::Result<Next> {
+    /// Bytes that nobody reads would make the system take the last reply back: they are read for a moment.
+    async fn linger(&mut self) {
+        let (end, mut nothing) = (Instant::now() + LINGER, [0; 4096]);
+        while let Ok(Ok(1..)) = timeout_at(end, self.stream.read(&mut nothing)).await {}
+    }
+
+    async fn hang_up(&mut self) -> io::Result<()> {
         self.flush().await?;
-        self.stream.shutdown().await?;
-        Ok(Next::End)
+        self.stream.shutdown().await
     }
 
     async fn flush(&mut self) -> io::Result<()> {

@@ -28,9 +28,9 @@ pub enum Line {
     Whole(Bytes),
     /// It ended in a bare LF.
     Bare,
-    /// It was longer than [`MAX_LINE`] and is gone.
+    /// It was longer than `MAX_LINE` bytes and is gone.
     TooLong,
-    /// It is longer than [`MAX_SKIPPED`] and still has no end.
+    /// It is longer than `MAX_SKIPPED` bytes and still has no end.
     Endless,
     /// More bytes are needed.
     Partial,

@@ -7,10 +7,9 @@ mod reply;
 mod session;
 
 pub use command::{Command, Mail};
-pub use connection::Timeouts;
 pub use input::{Data, Input, Line};
 pub use reply::Reply;
-pub use session::{Limits, Session, Step};
+pub use session::{Limits, Session, Step, Timeouts};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

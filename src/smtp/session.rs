@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::command::{Command, Mail};
 use super::reply::Reply;
@@ -19,6 +20,17 @@ pub struct Limits {
     pub errors: usize,
     /// Commands in a row that carry no mail, before each counts as a bad one.
     pub idle_commands: usize,
+}
+
+/// How long we wait for a client (RFC 5321 4.5.3.2), from `[listen]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a whole command, from the reply before it.
+    pub command: Duration,
+    /// For the next bytes of a message.
+    pub data: Duration,
+    /// For a whole message.
+    pub message: Duration,
 }
 
 /// What is to be done next.

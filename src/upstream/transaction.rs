@@ -13,6 +13,8 @@ use super::{Body, Sent};
 use crate::mail::{Outcome, ReversePath, Stage, Status};
 use crate::optout::Cleared;
 
+const LOST: &str = "4.4.2 the connection to the mail host was lost";
+
 /// Sends one message; the second value tells whether the connection may be used again.
 ///
 /// `kept` says that the connection has served before: if it breaks before the final dot, nothing was lost and the
@@ -41,7 +43,7 @@ pub async fn transact(
         Err(_) if kept => (Sent::Stale, false),
         Err(lost) => {
             tracing::error!("mail host: {lost}");
-            let status = Status::new(Stage::Mail, 451, "4.4.2 the connection to the mail host was lost");
+            let status = Status::new(Stage::Mail, 451, LOST);
             (all(to, &Outcome::Deferred(status)), false)
         }
     }
@@ -126,6 +128,10 @@ impl Dialogue<'_> {
             }
             Ok(reply) if matches!(reply.code, 200..=299 | 400..=599) => (outcome(Stage::Dot, &reply), reply.code != 421),
             Ok(reply) => (unanswered(&format!("said {}", reply.code)), false),
+            Err(broken) if !self.connection.all_is_sent() => {
+                tracing::error!("mail host, before it had the whole message: {broken}");
+                (Outcome::Deferred(Status::new(Stage::Data, 451, LOST)), false)
+            }
             Err(broken) => {
                 tracing::error!("mail host, after the final dot: {broken}");
                 (unanswered("did not answer"), false)

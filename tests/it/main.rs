@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod dialogue;
 mod edits;
 mod house;
 mod keys;

@@ -1,0 +1,69 @@
+//! `upstream.url`, understood: where mail goes. Never repeats the url, for it may hold a password.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+use super::is_host_name;
+
+/// `upstream.url`, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `file:PATH`
+    Folder(PathBuf),
+    /// `smtp://` or `smtps://`
+    Host {
+        /// TLS from the first byte.
+        implicit_tls: bool,
+        /// From the url or `upstream.user`.
+        user: Option<String>,
+        /// Name or address, without brackets.
+        host: String,
+        /// 465 or 587 where none is given.
+        port: u16,
+    },
+}
+
+impl Route {
+    /// The error is what is wrong, and a hint; never the url, for it may hold a password.
+    pub(super) fn parse(url: &str, named_user: Option<String>) -> Result<Self, (&'static str, &'static str)> {
+        const FORMS: &str = "write file:PATH, smtp://[user@]host[:port] or smtps://[user@]host[:port]";
+        if let Some(path) = url.strip_prefix("file:") {
+            return if path.is_empty() { Err(("names no folder", FORMS)) } else { Ok(Self::Folder(path.into())) };
+        }
+        let (implicit_tls, rest) = match (url.strip_prefix("smtps://"), url.strip_prefix("smtp://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return Err(("is not a url that mail can go to", FORMS)),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (Some(user), place),
+            None => (None, rest),
+        };
+        if user.is_some_and(|user| user.contains(':')) {
+            return Err(("holds a password", "take it out, and set upstream.password = { file = \"...\" }"));
+        }
+        let default = if implicit_tls { 465 } else { 587 };
+        let (host, port) = host_and_port(place, default).ok_or(("names no host or a wrong port", FORMS))?;
+        let user = user.map(|user| user.replace("%40", "@")).or(named_user);
+        Ok(Self::Host { implicit_tls, user, host, port })
+    }
+
+    /// The host is this machine: what is said to it cannot be listened to on the way.
+    pub fn is_loopback(&self) -> bool {
+        let Self::Host { host, .. } = self else { return true };
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
+    if let Some((ip, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = if port.is_empty() { default } else { port.strip_prefix(':')?.parse().ok()? };
+        return Some((ip.parse::<Ipv6Addr>().ok()?.to_string(), port));
+    }
+    let (host, port) = match place.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (place, default),
+    };
+    (is_host_name(host) && port > 0).then(|| (host.to_owned(), port))
+}

@@ -1,0 +1,139 @@
+//! Lists as CSV, with a header row that names the columns. Never takes two rows for one.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use super::{Add, line_number, refuse, until};
+use crate::optout::entry::{Attributes, EntryError, ReadSubject, Subject, senders};
+use crate::place::Fault;
+
+/// What a column of addresses may be called.
+const NAMES: [&str; 6] = ["address", "email", "e-mail", "email_address", "email address", "recipient"];
+
+pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
+    let mut source = BufReader::with_capacity(1 << 18, source);
+    let head = source.fill_buf().map_err(|e| Fault::unreadable(path, &e))?;
+    let head = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let count = |separator| head.iter().filter(|b| **b == separator).count();
+    let separator = if count(b';') > count(b',') {
+        b';'
+    } else if count(b'\t') > count(b',') {
+        b'\t'
+    } else {
+        b','
+    };
+    let quotes = Cell::new(0);
+    let source = Quotes { source, count: &quotes };
+    // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
+    let mut rows = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .terminator(csv::Terminator::Any(b'\n'))
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(source);
+    let columns = Columns::new(rows.headers().map_err(|e| of_csv(path, &e))?);
+    if columns.names.is_empty() {
+        return Err(Fault::of_line(path, 1, "has no column `address`, `domain`, `pattern` or `hash`")
+            .hint("name the columns in the first row, as in: address,since,reason"));
+    }
+    let (mut row, mut last) = (csv::StringRecord::new(), 1);
+    while rows.read_record(&mut row).map_err(|e| of_csv(path, &e))? {
+        let line = row.position().map_or(0, csv::Position::line) as usize;
+        if row.len() == 1 && row[0].is_empty() {
+            continue; // an empty line
+        }
+        let subject = columns.subject(&row).map_err(|e| refuse(path, line, &e))?;
+        let attributes = columns.attributes(&row).map_err(|e| refuse(path, line, &e))?;
+        if row.iter().any(swallows_a_row) {
+            return Err(unclosed(path, line));
+        }
+        add(line_number(line), subject, attributes);
+        last = line;
+    }
+    if quotes.get().is_multiple_of(2) { Ok(()) } else { Err(unclosed(path, last)) }
+}
+
+/// Counts the quotes that pass.
+struct Quotes<'a, R> {
+    source: R,
+    count: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Quotes<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.count.set(self.count.get() + memchr::memchr_iter(b'"', &buffer[..count]).count());
+        Ok(count)
+    }
+}
+
+/// A quote that was never closed makes the rows after it a part of its field, and their opt-outs would be lost.
+fn swallows_a_row(field: &str) -> bool {
+    field.split_once('\n').is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+fn unclosed(path: &Path, line: usize) -> Fault {
+    Fault::of_line(path, line, "a quote that is not closed takes in the rows after it").hint("close it, or take it out")
+}
+
+fn of_csv(path: &Path, error: &csv::Error) -> Fault {
+    let line = error.position().map_or(0, csv::Position::line) as usize;
+    let cause = match error.kind() {
+        csv::ErrorKind::Io(e) => return Fault::unreadable(path, e),
+        csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text",
+        _ => "is not a row of CSV",
+    };
+    Fault::of_line(path, line, cause).hint("save the list as CSV in UTF-8")
+}
+
+/// Which column says what.
+struct Columns {
+    names: Vec<(usize, ReadSubject)>,
+    others: Vec<(usize, String)>,
+}
+
+impl Columns {
+    fn new(header: &csv::StringRecord) -> Self {
+        let (mut names, mut others) = (Vec::new(), Vec::new());
+        for (at, name) in header.iter().enumerate() {
+            let name = name.trim_start_matches('\u{feff}').to_lowercase();
+            match name.as_str() {
+                "domain" => names.push((at, Subject::domain as ReadSubject)),
+                "pattern" => names.push((at, Subject::pattern)),
+                "hash" => names.push((at, Subject::hash)),
+                name if NAMES.contains(&name) => names.push((at, Subject::guess)),
+                _ => others.push((at, name)),
+            }
+        }
+        Self { names, others }
+    }
+
+    fn subject(&self, row: &csv::StringRecord) -> Result<Subject, EntryError> {
+        let mut given = self.names.iter().filter_map(|(at, parse)| row.get(*at).filter(|t| !t.is_empty()).map(parse));
+        match (given.next(), given.next()) {
+            (Some(subject), None) => subject,
+            (None, _) => Err(EntryError::Nobody),
+            (Some(_), Some(_)) => Err(EntryError::Two),
+        }
+    }
+
+    /// Columns with other names are the user's own.
+    fn attributes(&self, row: &csv::StringRecord) -> Result<Attributes, EntryError> {
+        let mut attributes = Attributes::default();
+        for (at, name) in &self.others {
+            let Some(text) = row.get(*at).filter(|text| !text.is_empty()) else { continue };
+            match name.as_str() {
+                "since" => attributes.since = Some(text.into()),
+                "until" => attributes.until = Some(until(text)?),
+                "reason" => attributes.reason = Some(text.into()),
+                "source" => attributes.source = Some(text.into()),
+                "note" => attributes.note = Some(text.into()),
+                "senders" => attributes.senders = senders(text.split_whitespace())?,
+                "action" => attributes.action = Some(text.parse()?),
+                _ => {}
+            }
+        }
+        Ok(attributes)
+    }
+}

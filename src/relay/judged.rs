@@ -1,0 +1,188 @@
+//! The recipients of one message, judged by one list, and their lines in the suppression log. Never does I/O, never
+//! asks the clock.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+
+use crate::ledger::{Ending, Event, EventRule};
+use crate::mail::{Address, Envelope, Heading, Id, Message};
+use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
+use crate::smtp::Reply;
+
+/// A header section that rules must read may not be longer, in bytes.
+const MAX_HEADER: usize = 256 << 10;
+
+/// One message under way.
+pub struct Mail {
+    pub envelope: Envelope,
+    pub message: Message,
+    /// Read when a rule or the log first asks for it.
+    heading: OnceLock<Option<Heading>>,
+}
+
+/// What there is to judge by besides the list.
+pub struct Rules<'r> {
+    pub policy: &'r Policy,
+    /// Judge the mailboxes of To, Cc and Bcc too.
+    pub headers: bool,
+    pub now: Timestamp,
+}
+
+/// The recipients of one message, judged by one list.
+#[derive(Default)]
+pub struct Judged<'a> {
+    /// May be mailed.
+    pub cleared: Vec<Cleared<'a>>,
+    hits: Vec<Hit<'a>>,
+}
+
+/// A recipient who has opted out, and what becomes of the mail.
+struct Hit<'a> {
+    /// In the envelope, then in the header: so that none is logged twice when a second try judges again.
+    place: usize,
+    recipient: &'a Address,
+    suppression: Suppression<'a>,
+    ending: Ending,
+}
+
+impl Mail {
+    pub fn new(envelope: Envelope, message: Message) -> Self {
+        Self { envelope, message, heading: OnceLock::new() }
+    }
+
+    /// What stands in the header, if somebody wants to know and it is not too long.
+    fn heading_if(&self, wanted: bool) -> Option<&Heading> {
+        if !wanted {
+            return None;
+        }
+        self.heading.get_or_init(|| self.message.headers(MAX_HEADER).map(|section| Heading::read(&section))).as_ref()
+    }
+}
+
+impl<'a> Judged<'a> {
+    /// Judges everybody. `Err` is the answer where a header that must be judged cannot be read.
+    pub fn new(list: &'a OptOutList, mail: &'a Mail, rules: &Rules<'_>) -> Result<Self, Reply> {
+        let title = match mail.heading_if(!rules.policy.exempt_subjects.is_empty()) {
+            Some(heading) => Title::Is(&heading.subject),
+            None => Title::Is(""),
+        };
+        let context = Context { sender: &mail.envelope.sender, now: rules.now, title, policy: rules.policy };
+        let mut judged = Self::default();
+        for (place, recipient) in mail.envelope.recipients.iter().enumerate() {
+            judged.add(place, recipient, optout::judge(list, recipient, &context));
+        }
+        if rules.headers {
+            judged.add_named(list, mail, &context)?;
+        }
+        Ok(judged)
+    }
+
+    /// Somebody who opted out stands in To, Cc or Bcc: nothing of the message leaves.
+    fn add_named(&mut self, list: &'a OptOutList, mail: &'a Mail, context: &Context<'_>) -> Result<(), Reply> {
+        let enforce = context.policy.mode == Mode::Enforce;
+        let heading = match mail.heading_if(true) {
+            None if enforce => return Err(Reply::LONG_HEADER),
+            Some(heading) if enforce && heading.unreadable_recipient => return Err(Reply::UNREADABLE_HEADER),
+            None => return Ok(()),
+            Some(heading) => heading,
+        };
+        let in_envelope = |named: &Address| mail.envelope.recipients.iter().any(|known| known.as_str() == named.as_str());
+        let (first, mut stopped) = (mail.envelope.recipients.len(), false);
+        for (place, recipient) in heading.recipients.iter().enumerate() {
+            let mut named = Self::default();
+            named.add(first + place, recipient, optout::judge(list, recipient, context));
+            stopped |= named.suppressed().next().is_some();
+            // Who is in the envelope as well is among the hits already.
+            if !in_envelope(recipient) {
+                self.hits.append(&mut named.hits);
+            }
+        }
+        if stopped {
+            self.cleared.clear();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, place: usize, recipient: &'a Address, verdict: Verdict<'a>) {
+        let (permit, suppression, ending) = match verdict {
+            Verdict::Clear(permit) => return self.cleared.push(permit),
+            Verdict::Observed(permit, suppression) => (Some(permit), suppression, Ending::Observed),
+            Verdict::Exempted(permit, suppression) => (Some(permit), suppression, Ending::Exempted),
+            Verdict::Open(suppression) | Verdict::OptedOut(suppression) => (None, suppression, Ending::Suppressed),
+        };
+        self.cleared.extend(permit);
+        self.hits.push(Hit { place, recipient, suppression, ending });
+    }
+
+    fn suppressed(&self) -> impl Iterator<Item = &Hit<'a>> {
+        self.hits.iter().filter(|hit| hit.ending == Ending::Suppressed)
+    }
+
+    /// The answer when nobody is left.
+    pub fn answer(&self, id: Id) -> Reply {
+        let silent = self.suppressed().all(|hit| hit.suppression.action == Action::Drop);
+        if silent { Reply::suppressed(id) } else { Reply::OPTED_OUT }
+    }
+
+    /// The lines for the log, without those whose place is in `logged`; they are added to it.
+    pub fn events(
+        &self,
+        mail: &Mail,
+        list: &OptOutList,
+        told: &Reply,
+        logged: &mut BTreeSet<usize>,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for Hit { place, recipient, suppression, ending } in &self.hits {
+            if logged.insert(*place) {
+                let message_id = mail.heading_if(true).and_then(|heading| heading.message_id.clone());
+                let event = event(&mail.envelope, recipient, suppression, list, told, now);
+                events.push(Event { event: *ending, message_id, ..event });
+            }
+        }
+        events
+    }
+
+    /// Accepted at RCPT, opted out when the mail left, and their action wants the sender to know.
+    pub fn unreported(&self) -> impl Iterator<Item = &'a Address> {
+        self.suppressed().filter(|hit| hit.suppression.action != Action::Drop).map(|hit| hit.recipient)
+    }
+}
+
+/// The line about one recipient who was suppressed, before the message is known.
+pub fn event(
+    envelope: &Envelope,
+    recipient: &Address,
+    suppression: &Suppression<'_>,
+    list: &OptOutList,
+    reply: &Reply,
+    now: Timestamp,
+) -> Event {
+    let Suppression { rule, action } = suppression;
+    let text = |text: &Option<String>| text.clone();
+    Event {
+        time: now.to_string(),
+        event: Ending::Suppressed,
+        action: *action,
+        recipient: recipient.to_string(),
+        sender: envelope.sender.to_string(),
+        client: envelope.client.ip.to_string(),
+        helo: envelope.client.helo.to_string(),
+        message_id: None,
+        id: envelope.id.to_string(),
+        rule: EventRule {
+            file: rule.file.display().to_string(),
+            line: rule.line,
+            kind: rule.kind.to_string(),
+            value: rule.value(),
+        },
+        reason: text(&rule.attributes.reason),
+        source: text(&rule.attributes.source),
+        since: text(&rule.attributes.since),
+        list: list.fingerprint().to_owned(),
+        reply: reply.to_string(),
+    }
+}
