@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::PlusTags;
-use crate::optout::{self, Action, Attributes, EditError, Subject};
+use crate::optout::{self, Action, Attributes, EditError, EntryError, Subject};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -166,10 +166,15 @@ fn remaining(config: &Config, subjects: &[Subject], tags: PlusTags) -> Result<Ve
 }
 
 fn parse(entries: &[String]) -> Result<Vec<Subject>, Failure> {
-    entries.iter().map(|text| Subject::guess(text).map_err(|e| Failure::new(Exit::Data, e))).collect()
+    entries.iter().map(|text| Subject::guess(text).map_err(|e| Failure::of_entry(&e))).collect()
 }
 
 impl Failure {
+    fn of_entry(error: &EntryError) -> Self {
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        Self::new(Exit::Data, format_args!("{error}{hint}"))
+    }
+
     fn of_edit(error: &EditError) -> Self {
         match error {
             EditError::Broken(fault) => Self::of_list(fault),

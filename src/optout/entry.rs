@@ -91,9 +91,9 @@ pub enum EntryError {
 }
 
 impl EntryError {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
+    /// What to do about it, where that is not plain.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Address(text, _) if text.contains('<') || text.starts_with("mailto:") => {
                 "write the bare address, as in buyer@example.com"
             }
@@ -109,8 +109,8 @@ impl EntryError {
             Self::Senders(_) => "as in *@shop-a.example; without senders the opt-out holds for all",
             Self::Nobody => "it needs an address, a domain, a pattern or a hash",
             Self::Two => "give each an entry of its own",
-            _ => "correct the entry or delete it; until then no change of this list is in force",
-        }
+            _ => return None,
+        })
     }
 
     /// The key or column of the entry that is wrong; none where it is all of it.

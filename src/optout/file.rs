@@ -81,7 +81,8 @@ fn read_from(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fa
 }
 
 fn refuse(path: &Path, line: usize, error: &EntryError) -> Fault {
-    Fault::of_line(path, line, error).hint(error.hint())
+    Fault::of_line(path, line, error)
+        .hint(error.hint().unwrap_or("correct the entry or delete it; until then no change of this list is in force"))
 }
 
 fn line_number(line: usize) -> u32 {

@@ -298,12 +298,14 @@ impl OptOutList {
     }
 
     fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
-        let mut forms = vec![key.to_string(), recipient.key(PlusTags::Distinct).to_string()];
-        // A local part that needs quotes: whoever writes a glob does not think of them.
-        forms.extend(forms[0].starts_with('"').then(|| format!("{}@{}", key.local, key.domain)));
-        forms.dedup();
+        let mut texts = vec![key.to_string(), recipient.key(PlusTags::Distinct).to_string()];
+        if texts[0].starts_with('"') {
+            // Whoever writes a glob does not think of the quotes that a local part needs.
+            texts.push(format!("{}@{}", key.local, key.domain));
+        }
+        texts.dedup();
         for pattern in &self.patterns {
-            if forms.iter().any(|form| pattern.glob.matches(form)) {
+            if texts.iter().any(|text| pattern.glob.matches(text)) {
                 let about = Slot { hash: [0; 4], line: pattern.line, about: pattern.about };
                 found.take(self.rule(&about, Kind::Pattern, Value::Text(&pattern.value)));
             }

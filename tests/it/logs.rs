@@ -20,6 +20,15 @@ async fn greeted(relay: &Process) -> Client {
     client
 }
 
+/// Mails somebody who opted out, in a session of its own: the reply to RCPT.
+async fn refused(relay: &Process) -> String {
+    let mut client = greeted(relay).await;
+    let reply = client.mail("shop@example.com", &["out@example.com"], "").await;
+    // With a transaction under way the relay would wait for its end before it stops.
+    client.say("QUIT").await;
+    reply
+}
+
 /// The names of the suppression logs, the one in use last.
 fn logs(shop: &Shop) -> Vec<String> {
     let entries = fs::read_dir(shop.path("var/log")).unwrap();
@@ -125,7 +134,7 @@ async fn no_body_and_no_password_at_any_level() {
 async fn the_level_is_kept() {
     let shop = Shop::new("[log]\nlevel = \"error\"\n", LIST);
     let mut relay = shop.serve();
-    greeted(&relay).await.mail("shop@example.com", &["out@example.com"], "").await;
+    refused(&relay).await;
     relay.stop();
     assert_eq!(relay.count(" INFO "), 0, "{:?}", relay.said);
     assert_eq!(shop.suppressed().len(), 1);
@@ -137,9 +146,8 @@ async fn the_suppression_log_is_rotated_and_nothing_is_lost() {
     for (keep, files) in [(0, MAILS), (3, 4)] {
         let shop = Shop::new(&format!("[log]\nrotate_size = \"1B\"\nkeep = {keep}\n"), LIST);
         let mut relay = shop.serve();
-        let mut client = greeted(&relay).await;
         for _ in 0..MAILS {
-            let reply = client.mail("shop@example.com", &["out@example.com"], "").await;
+            let reply = refused(&relay).await;
             assert!(reply.starts_with("550 5.7.1 "), "{reply}");
         }
         relay.stop();
@@ -154,19 +162,19 @@ async fn the_suppression_log_is_rotated_and_nothing_is_lost() {
 async fn a_log_that_is_moved_away_is_begun_anew_after_a_hangup() {
     let shop = Shop::new("", LIST);
     let mut relay = shop.serve();
-    let mut client = greeted(&relay).await;
-    client.mail("shop@example.com", &["out@example.com"], "").await;
+    refused(&relay).await;
     fs::rename(shop.path("var/log/suppressed.jsonl"), shop.path("var/log/mine.jsonl")).unwrap();
     relay.signal("HUP");
     let (begun, mut mails) = (Instant::now(), 1);
     while !shop.path("var/log/suppressed.jsonl").exists() {
-        let mut client = greeted(&relay).await;
-        let reply = client.mail("shop@example.com", &["out@example.com"], "").await;
+        let reply = refused(&relay).await;
         assert!(reply.starts_with("550 ") && begun.elapsed() < PATIENCE, "{reply}");
         mails += 1;
     }
+    refused(&relay).await;
     relay.stop();
-    assert_eq!((events(&shop), shop.suppressed().len()), (mails, 1));
+    assert_eq!(events(&shop), mails + 1);
+    assert!((1..=2).contains(&shop.suppressed().len()), "{:?}", shop.suppressed());
 }
 
 #[tokio::test]
@@ -175,8 +183,8 @@ async fn a_half_written_line_is_cut_and_told() {
     fs::create_dir_all(shop.path("var/log")).unwrap();
     fs::write(shop.path("var/log/suppressed.jsonl"), "{\"event\":\"suppressed\"}\n{\"event\":\"supp").unwrap();
     let mut relay = shop.serve();
-    assert_eq!(relay.count("var/log/suppressed.jsonl ended in a half-written line, which was cut"), 1, "{:?}", relay.said);
-    greeted(&relay).await.mail("shop@example.com", &["out@example.com"], "").await;
+    relay.says("var/log/suppressed.jsonl ended in a half-written line, which was cut");
+    refused(&relay).await;
     relay.stop();
     assert_eq!(shop.suppressed().len(), 2);
 }

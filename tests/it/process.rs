@@ -101,24 +101,18 @@ impl Process {
             }
         });
         let mut process = Self { address: SocketAddr::from(([0; 4], 0)), said: Vec::new(), child, lines };
-        process.address = match process.next() {
-            Some(line) if line.starts_with('{') => serde_json::from_str::<serde_json::Value>(&line).unwrap()["listen"].clone(),
-            _ => process.line("listens on").split_whitespace().last().unwrap().into(),
-        }
-        .as_str()
-        .and_then(|address| address.parse().ok())
-        .unwrap_or_else(|| panic!("{:?}", process.said));
-        if process.count("listens on") > 0 {
+        // Whoever asked for JSON is told nothing else.
+        let first = process.line("");
+        let address = match serde_json::from_str::<serde_json::Value>(&first) {
+            Ok(started) => started["listen"].as_str().map(str::to_owned),
+            Err(_) => process.line("listens on").split_whitespace().last().map(str::to_owned),
+        };
+        process.address = address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("{:?}", process.said));
+        if !first.starts_with('{') {
             // The last line of the announcement.
             process.line("try it");
         }
         process
-    }
-
-    fn next(&mut self) -> Option<String> {
-        let line = self.lines.recv_timeout(PATIENCE).ok()?;
-        self.said.push(line.clone());
-        Some(line)
     }
 
     /// Waits for a line that holds the text.
@@ -134,6 +128,12 @@ impl Process {
                 Err(error) => panic!("{text:?} was not said ({error}), but:\n{}", self.said.join("\n")),
             }
         }
+    }
+
+    /// Has said it, or says it yet: log and announcement are written by two hands, in no certain order.
+    pub fn says(&mut self, text: &str) -> String {
+        let said = self.said.iter().find(|line| line.contains(text)).cloned();
+        said.unwrap_or_else(|| self.line(text))
     }
 
     /// Says nothing more for a while.

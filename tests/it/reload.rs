@@ -100,6 +100,7 @@ async fn a_broken_list_leaves_the_last_good_one_in_force() {
         ("blacklist.toml", half, "blacklist.toml:18:5: "),
         ("blacklist.toml", "addresses = [\n\"a@x.example\",\n\"info@\"]\n", "blacklist.toml:3:1: `info@` is not an address"),
         ("blacklist.toml", "adresses = []\n", "blacklist.toml:1:1: unknown key `adresses`"),
+        ("blacklist.toml", "", "blacklist.toml: is empty, and had 5 entries"),
         ("more.txt", "1@y.example\nnobody\n", "more.txt:2: `nobody` is neither an address nor a domain"),
     ]
     .into_iter()
@@ -140,7 +141,7 @@ async fn a_list_that_lost_most_of_its_entries_is_refused() {
     let path = shop.path("blacklist.toml");
     let mut relay = shop.serve();
     for count in [99, 0] {
-        rename_over(&path, &list(count));
+        rename_over(&path, &format!("# the rest is gone\n{}", list(count)));
         let told = relay.line(NOT_RELOADED);
         assert!(told.contains(&format!("blacklist.toml: would shrink from 200 to {count} entries")), "{told}");
         relay.line("hint: if that is meant, restart the relay, or raise `opt_out.max_shrink`");
