@@ -111,6 +111,7 @@ async fn the_envelope_goes_as_it_was_written_and_flags_only_what_is_needed() {
             let taken = &seen.messages[0];
             assert_eq!(taken.mail, mail.replace('#', &taken.wire.len().to_string()));
             assert_eq!(taken.accepted, [format!("RCPT TO:<{to}>")]);
+            drop(client);
             assert!(relay.stop().await);
             assert_eq!(host.seen().commands.last().map(String::as_str), Some("QUIT"));
         }
@@ -139,6 +140,7 @@ async fn what_the_host_cannot_take_is_refused_and_never_altered() {
         let heard = client.say(&format!("{content}\r\n.")).await;
         assert!(heard.starts_with(hears), "{offer:?}: {heard}");
         assert_eq!(host.seen().messages.len(), usize::from(hears == "250"));
+        drop(client);
         assert!(relay.stop().await);
     }
 }
@@ -158,6 +160,7 @@ async fn what_the_host_says_comes_to_the_tool_clean() {
         let heard = client.mail("shop@example.com", &["in@example.com"], "x").await;
         assert_eq!(heard, hears, "{}", reply.escape_ascii());
         assert!(client.say("NOOP").await.starts_with("250 2.0.0 OK"));
+        drop(client);
         assert!(relay.stop().await);
     }
     // Far more than a line may be long.

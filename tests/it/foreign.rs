@@ -71,6 +71,7 @@ async fn a_foreign_host_stores_what_the_tool_sent_and_nothing_for_those_who_opte
     client.expect("250 2.0.0 delivered").await;
     let heard = client.mail("shop@example.com", &["nobody@example.com"], "x").await;
     assert!(heard.starts_with("550 5."), "{heard}");
+    drop(client);
     assert!(relay.stop().await);
 
     let stored = mailbox.0.lock().unwrap();

@@ -45,7 +45,7 @@ pub fn say(words: &'static str) -> Act {
 pub enum Tls {
     Never,
     FirstByte(TlsAcceptor),
-    AfterStartTls(TlsAcceptor),
+    Upgraded(TlsAcceptor),
 }
 
 /// What a host is to be like: the acts of each stage in order, over all connections; after them it is content.
@@ -145,7 +145,7 @@ async fn serve(stream: tokio::net::TcpStream, state: Arc<Mutex<State>>) {
                 session(false).run(stream, true).await;
             }
         }
-        Tls::AfterStartTls(acceptor) => {
+        Tls::Upgraded(acceptor) => {
             if let Some(stream) = session(true).run(stream, true).await
                 && let Ok(stream) = acceptor.accept(stream).await
             {

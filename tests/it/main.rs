@@ -16,5 +16,6 @@ mod logs;
 mod process;
 mod reload;
 mod rig;
+mod tls;
 mod upstream;
 mod variables;

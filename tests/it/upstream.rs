@@ -96,6 +96,7 @@ async fn one_trouble((stage, act, hears, known): Row, offer: &'static [&'static 
     // The trouble is over. What it left behind must neither keep the mail from arriving nor double it.
     let heard = client.mail("shop@example.com", &[recipient], "Subject: x\r\n\r\nhello").await;
     assert!(heard.starts_with("250 2.0.0 delivered"), "{place}: afterwards the tool hears {heard:?}");
+    drop(client);
     assert!(relay.stop().await, "{place}");
     let kept = host.seen().messages.iter().filter(|taken| taken.kept).count();
     assert_eq!(kept, 1, "{place}");
@@ -180,6 +181,7 @@ async fn a_kept_connection_that_died_loses_and_doubles_nothing() {
                 let heard = client.mail("shop@example.com", &["in@example.com"], "x").await;
                 assert!(heard.starts_with("250 2.0.0 delivered"), "{stage:?} {acts:?}, mail {number}: {heard}");
             }
+            drop(client);
             assert!(relay.stop().await);
             let seen = host.seen();
             let kept = seen.messages.iter().filter(|taken| taken.kept).count();
@@ -196,6 +198,7 @@ async fn a_kept_connection_that_dies_after_the_dot_is_not_tried_again() {
     let mut client = relay.client().await;
     assert!(client.mail("shop@example.com", &["in@example.com"], "x").await.starts_with("250"));
     assert!(client.mail("shop@example.com", &["in@example.com"], "x").await.starts_with("451 4.4.2"));
+    drop(client);
     assert!(relay.stop().await);
     assert_eq!((host.seen().messages.len(), host.seen().connections), (2, 1));
 }
