@@ -52,7 +52,7 @@ impl Route {
     /// The host is this machine: what is said to it cannot be listened to on the way.
     pub fn is_loopback(&self) -> bool {
         let Self::Host { host, .. } = self else { return true };
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 }
 

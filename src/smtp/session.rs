@@ -71,9 +71,10 @@ impl Session {
         Self { hostname, limits, client, transaction: None, errors: 0, idle_commands: 0 }
     }
 
-    /// A transaction is under way: it has a sender and no end yet.
+    /// A transaction is under way: it has a sender and no end yet. One whose recipients were all refused so far has
+    /// nothing that could be lost.
     pub fn in_transaction(&self) -> bool {
-        self.transaction.is_some()
+        self.transaction.as_ref().is_some_and(|Transaction { envelope, tried }| !tried || !envelope.recipients.is_empty())
     }
 
     /// What the judge is told about the mail so far.
