@@ -33,6 +33,8 @@ pub struct Connection {
     pub offer: Offer,
 }
 
+const OUT_OF_TURN: &str = "the host spoke out of turn";
+
 /// No reply came: closed, too late, or nonsense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -61,6 +63,8 @@ impl Connection {
         let wire = Wire::new(transport, primed).map_err(|e| defer("connect", &e.to_string()))?;
         let name = ClientId::Domain(settings.hostname.clone());
         match AsyncSmtpConnection::connect_with_transport(Box::new(wire.clone()), &name).await {
+            // A reply before its command: every later one would be taken for that of another command.
+            Ok(_) if !wire.in_step() => Err(defer("greeting", OUT_OF_TURN)),
             Ok(lettre) => {
                 let offer = Offer::parse(&String::from_utf8_lossy(&wire.last_reply()));
                 Ok(Self { lettre, wire, offer })
@@ -98,8 +102,11 @@ impl Connection {
         }
     }
 
-    /// Sends commands, one or a pipelined batch, and waits for the first reply.
+    /// Sends commands, one or a pipelined batch, and waits for the first reply. What came before was no reply to them.
     pub async fn ask(&mut self, commands: &str, within: Duration) -> Result<HostReply, Broken> {
+        if !self.wire.in_step() {
+            return Err(Broken::new(OUT_OF_TURN.into()));
+        }
         settle(timeout(within, self.lettre.command(commands)).await)
     }
 

@@ -96,7 +96,13 @@ impl Dialogue<'_> {
         let go_on = data.code == 354;
         self.begun = go_on;
         if !go_on {
-            let refusal = outcome(Stage::Data, &data);
+            let refusal = match outcome(Stage::Data, &data) {
+                // Nothing was taken yet: a 250 here belongs to something else.
+                Outcome::Delivered(Status { code, .. }) => {
+                    Outcome::Deferred(Status::new(Stage::Data, 451, &format!("4.5.0 the mail host said {code} to DATA")))
+                }
+                other => other,
+            };
             let settled = |earlier| if let Outcome::Delivered(_) = earlier { refusal.clone() } else { earlier };
             outcomes = outcomes.into_iter().map(settled).collect();
         }
@@ -238,8 +244,11 @@ fn is_split(outcomes: &[Outcome]) -> bool {
     accepted && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Deferred(_)))
 }
 
-/// Whoever was accepted waits with those who were deferred.
+/// Whoever was accepted waits with those who were deferred, and for the same reason.
 fn nobody_gets_it(outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let waits = || Outcome::Deferred(Status::new(Stage::Recipient, 451, "4.5.3 waits for another recipient of the message"));
-    outcomes.into_iter().map(|outcome| if let Outcome::Delivered(_) = outcome { waits() } else { outcome }).collect()
+    let deferred = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Deferred(_)));
+    let Some(reason) = deferred.map(Outcome::status).cloned() else { return outcomes };
+    let text = format!("waits for another recipient of the message: {}", reason.text);
+    let waits = Outcome::Deferred(Status { text, ..reason });
+    outcomes.into_iter().map(|outcome| if let Outcome::Delivered(_) = outcome { waits.clone() } else { outcome }).collect()
 }

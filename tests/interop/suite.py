@@ -145,6 +145,8 @@ def one_mail(relay, host, client, case):
     clear = [recipient for recipient in came[0].recipients if spelling(recipient) in want.copies]
     for mail in went:
         same_list(clear, mail.recipients, "recipients named to the host")
+        declared = "BODY=8BITMIME" in mail.parameters
+        demand(declared == (not mail.body.isascii()), f"8-bit or not, and said so or not: MAIL FROM {mail.parameters}")
         sent = without_trace(mail.body)
         demand(sent == came[0].body, f"on the wire: {difference(came[0].body, sent)}")
 
@@ -278,5 +280,7 @@ def main(binary, folder):
 
 if __name__ == "__main__":
     # So that what was started is stopped on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # What was started is stopped on the way out, whoever ends us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

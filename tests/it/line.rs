@@ -18,3 +18,21 @@ async fn what_is_cleared_arrives_as_it_came() {
     assert_eq!((suppressed.len(), &suppressed[0]["recipient"]), (1, &"Out+1@EXAMPLE.com".into()));
     assert!(relay.stop().await);
 }
+
+/// A deadline is for the whole command: a byte now and then does not put it off.
+#[tokio::test]
+async fn a_drip_of_bytes_does_not_hold_a_session() {
+    let relay = Relay::start(Plan { config: "[listen]\ncommand_timeout = \"300ms\"\n", list: "", upstream: "" }).await;
+    let mut client = relay.client().await;
+    let mut goodbye = None;
+    for _ in 0..1000 {
+        // Far more often than the deadline; when the relay has hung up, its last words are waiting.
+        if let Ok(line) = tokio::time::timeout(std::time::Duration::from_millis(20), client.line()).await {
+            goodbye = line;
+            break;
+        }
+        let _ = client.try_send(b"x").await;
+    }
+    assert!(goodbye.as_ref().is_some_and(|line| line.starts_with("421 4.4.2")), "{goodbye:?}");
+    assert!(relay.stop().await);
+}

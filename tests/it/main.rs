@@ -1,10 +1,13 @@
 //! Tests of the whole relay: real sockets on free ports of the loopback, real files, no sleeps that hope.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
+mod bytes;
 mod cli;
 mod config;
 mod dialogue;
 mod edits;
+mod foreign;
+mod host;
 mod house;
 mod keys;
 mod line;
@@ -13,4 +16,6 @@ mod logs;
 mod process;
 mod reload;
 mod rig;
+mod tls;
+mod upstream;
 mod variables;

@@ -1,7 +1,9 @@
 //! A relay in a folder of its own, and a raw SMTP client to talk to it.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use optout_relay::config::Config;
@@ -98,6 +100,54 @@ impl Relay {
     }
 }
 
+/// Everything that is logged on this thread, at every level, while it lives.
+///
+/// There is one subscriber for all threads: with one for each, what was logged first where nobody watches would be
+/// taken for uninteresting everywhere.
+pub struct Logs(());
+
+static SUBSCRIBER: Once = Once::new();
+
+thread_local! {
+    static WATCHED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+struct Line;
+
+impl Logs {
+    pub fn watch() -> Self {
+        SUBSCRIBER.call_once(|| {
+            let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
+            tracing::subscriber::set_global_default(log.with_writer(|| Line).finish()).unwrap();
+        });
+        WATCHED.set(Some(Vec::new()));
+        Self(())
+    }
+
+    /// The lines that hold all these words.
+    pub fn lines(&self, words: &[&str]) -> Vec<String> {
+        let text = String::from_utf8(WATCHED.with_borrow(Option::clone).unwrap()).unwrap();
+        text.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        WATCHED.set(None);
+    }
+}
+
+impl std::io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        WATCHED.with_borrow_mut(|watched| watched.iter_mut().for_each(|text| text.extend_from_slice(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Speaks raw bytes.
 pub struct Client {
     stream: TcpStream,
@@ -106,7 +156,9 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), unread: Vec::new() }
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, unread: Vec::new() }
     }
 
     /// Connects and sends in one go, before the relay can have greeted: nothing else runs meanwhile on this thread.

@@ -1,0 +1,204 @@
+//! What the tool hears, and what the host has got, when the host does anything but take the mail: every stage with every
+//! kind of trouble, with PIPELINING and without.
+
+use tokio::task::JoinSet;
+
+use crate::host::Act::{self, Cut, Last, Say, Silence};
+use crate::host::{Host, MODERN, STEPWISE, Script, Stage, say};
+use crate::rig::{Logs, Plan, Relay};
+
+/// One trouble: where, what, what the tool hears, and whether the host may have the message although it did not say so.
+type Row = (Stage, Act, &'static str, Known);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// The dot never came, or its answer was clear.
+    Surely,
+    /// The dot came and its answer did not.
+    Perhaps,
+}
+use Known::{Perhaps, Surely};
+
+const TROUBLES: &[Row] = &[
+    (Stage::Greeting, Say(b"421 4.3.2 busy"), "451 4.4.1", Surely),
+    (Stage::Greeting, Say(b"554 5.7.1 go away"), "451 4.4.1", Surely),
+    (Stage::Greeting, Say(b"hello"), "451 4.4.1", Surely),
+    (Stage::Greeting, Say(b"220 one\r\n220 two\r\n"), "451 4.4.1", Surely),
+    (Stage::Greeting, Cut, "451 4.4.1", Surely),
+    (Stage::Greeting, Silence, "451 4.4.1", Surely),
+    (Stage::Ehlo, Say(b"451 4.3.0 later"), "451 4.4.1", Surely),
+    (Stage::Ehlo, Say(b"550 5.7.1 not you"), "451 4.4.1", Surely),
+    (Stage::Ehlo, Say(b"250-half\r\nhello"), "451 4.4.1", Surely),
+    (Stage::Ehlo, Say(b"250 host.test\r\n250 early\r\n"), "451 4.4.", Surely),
+    (Stage::Ehlo, Cut, "451 4.4.1", Surely),
+    (Stage::Ehlo, Silence, "451 4.4.1", Surely),
+    (Stage::Mail, Say(b"450 4.2.0 busy"), "451 4.2.0 not taken now, try again later: busy", Surely),
+    (Stage::Mail, Say(b"421 4.3.2 closing"), "451 4.4.2", Surely),
+    (Stage::Mail, Say(b"550 5.1.8 no such shop"), "550 5.1.8 no such shop", Surely),
+    (Stage::Mail, Say(b"530 5.7.0 log in first"), "451 4.7.0", Surely),
+    (Stage::Mail, Say(b"550 5.7.1 Authentication required"), "451 4.7.0", Surely),
+    (Stage::Mail, Say(b"354 what"), "451 4.", Surely),
+    (Stage::Mail, Say(b"hello"), "451 4.4.2", Surely),
+    (Stage::Mail, Cut, "451 4.4.2", Surely),
+    (Stage::Mail, Silence, "451 4.4.2", Surely),
+    (Stage::Rcpt, Say(b"450 4.2.1 full"), "451 4.2.1", Surely),
+    (Stage::Rcpt, Say(b"421 4.3.2 closing"), "451 4.3.2", Surely),
+    (Stage::Rcpt, Say(b"550 5.1.1 nobody"), "550 5.1.1 nobody", Surely),
+    (Stage::Rcpt, Say(b"354 what"), "451 4.5.0", Surely),
+    (Stage::Rcpt, Say(b"hello"), "451 4.4.2", Surely),
+    (Stage::Rcpt, Cut, "451 4.4.2", Surely),
+    (Stage::Rcpt, Silence, "451 4.4.2", Surely),
+    (Stage::Data, Say(b"451 4.3.0 later"), "451 4.3.0", Surely),
+    (Stage::Data, Say(b"421 4.3.2 closing"), "451 4.3.2", Surely),
+    (Stage::Data, Say(b"554 5.6.0 no mail today"), "554 5.6.0 no mail today", Surely),
+    (Stage::Data, Say(b"250 2.0.0 what"), "451 4.", Surely),
+    (Stage::Data, Say(b"hello"), "451 4.4.2", Surely),
+    (Stage::Data, Cut, "451 4.4.2", Surely),
+    (Stage::Data, Silence, "451 4.4.2", Surely),
+    (Stage::Dot, Say(b"452 4.3.1 full"), "451 4.3.1", Surely),
+    (Stage::Dot, Say(b"421 4.3.2 closing"), "451 4.3.2", Surely),
+    (Stage::Dot, Say(b"554 5.7.1 spam"), "554 5.7.1 spam", Surely),
+    (Stage::Dot, Say(b"354 more"), "451 4.4.2", Perhaps),
+    (Stage::Dot, Say(b"hello"), "451 4.4.2", Perhaps),
+    (Stage::Dot, Cut, "451 4.4.2", Perhaps),
+    (Stage::Dot, Silence, "451 4.4.2", Perhaps),
+];
+
+#[tokio::test]
+async fn every_trouble_at_every_stage_is_told_and_the_next_attempt_arrives_once() {
+    let logs = Logs::watch();
+    let mut rows = JoinSet::new();
+    for (name, offer) in [("modern", MODERN), ("stepwise", STEPWISE)] {
+        for (number, &row) in TROUBLES.iter().enumerate() {
+            let recipient = format!("{name}-{number}@example.com");
+            rows.spawn(async move { one_trouble(row, offer, &recipient).await });
+        }
+    }
+    let all = rows.join_all().await;
+    assert_eq!(all.len(), 2 * TROUBLES.len());
+    for (recipient, known) in all {
+        let warned = logs.lines(&["WARN", "possible_duplicate=true", &recipient]).len();
+        assert_eq!(warned, usize::from(known == Perhaps), "{recipient}: possible duplicates in the log");
+    }
+}
+
+async fn one_trouble((stage, act, hears, known): Row, offer: &'static [&'static str], recipient: &str) -> (String, Known) {
+    let place = format!("{recipient}: {stage:?} {act:?}");
+    let host = Host::start(Script::new(offer).at(stage, [act])).await;
+    let config = if let Silence = act { "[upstream]\ntimeout = \"2s\"\ndata_timeout = \"2s\"\n" } else { "" };
+    let relay = Relay::start(Plan { config, list: "", upstream: &host.url() }).await;
+    let mut client = relay.client().await;
+    let heard = client.mail("shop@example.com", &[recipient], "Subject: x\r\n\r\nhello").await;
+    assert!(heard.starts_with(hears), "{place}: the tool hears {heard:?}, wants {hears:?}");
+    let taken = host.seen().messages;
+    assert_eq!(taken.len(), usize::from(stage == Stage::Dot), "{place}: {taken:?}");
+    assert!(taken.iter().all(|taken| !taken.kept), "{place}");
+    // The trouble is over. What it left behind must neither keep the mail from arriving nor double it.
+    let heard = client.mail("shop@example.com", &[recipient], "Subject: x\r\n\r\nhello").await;
+    assert!(heard.starts_with("250 2.0.0 delivered"), "{place}: afterwards the tool hears {heard:?}");
+    drop(client);
+    assert!(relay.stop().await, "{place}");
+    let kept = host.seen().messages.iter().filter(|taken| taken.kept).count();
+    assert_eq!(kept, 1, "{place}");
+    (recipient.to_owned(), known)
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_be_reached_leaves_the_mail_with_the_tool() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let relay = Relay::start(Plan { config: "", list: "", upstream: &format!("smtp://{closed}") }).await;
+    let heard = relay.client().await.mail("shop@example.com", &["in@example.com"], "x").await;
+    assert!(heard.starts_with("451 4.4.1"), "{heard}");
+    assert!(relay.stop().await);
+}
+
+/// Replies that no RFC allows and hosts give: they count for what they mean.
+#[tokio::test]
+async fn an_odd_reply_that_can_be_understood_is() {
+    for (stage, reply) in [
+        (Stage::Greeting, &b"220\r\n"[..]),
+        (Stage::Greeting, b"220-host.test\r\n220-has\r\n220 much to say\r\n"),
+        (Stage::Greeting, b"220 host \xff\x1b\0\n"),
+        (Stage::Mail, b"250\r\n"),
+        (Stage::Mail, b"250 ok\n"),
+        (Stage::Rcpt, b"251 somewhere else\r\n"),
+        (Stage::Rcpt, b"250-a\n250 b\n"),
+        (Stage::Data, b"354\r\n"),
+        (Stage::Dot, b"250\r\n"),
+        (Stage::Dot, b"250 \xff\xfe\x80\r\n"),
+        (Stage::Dot, b"250-2.0.0 queued\n250\n"),
+        (Stage::Quit, b"500 what\r\n"),
+    ] {
+        let host = Host::start(Script::new(MODERN).at(stage, [Say(reply)])).await;
+        let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+        let heard = relay.client().await.mail("shop@example.com", &["in@example.com"], "x").await;
+        assert!(heard.starts_with("250 2.0.0 delivered"), "{stage:?} {}: {heard}", reply.escape_ascii());
+        assert!(relay.stop().await);
+        assert_eq!(host.seen().messages.iter().filter(|taken| taken.kept).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_of_several_recipients_is_refused_or_deferred() {
+    let (yes, no, later) = ("250 2.1.5 fine", "550 5.1.1 nobody", "450 4.2.1 full");
+    for (replies, hears, reached) in [
+        ([yes, no, yes], "550 5.1.1 refused for 1 of 3 recipients, sent to the others: nobody", 2),
+        ([no, no, no], "550 5.1.1 nobody", 0),
+        // Nobody gets what cannot go to all: the tool keeps it, and the next attempt doubles nothing.
+        ([yes, later, yes], "451 4.2.1 not taken now, try again later: waits for another recipient of the message: full", 0),
+        ([later, no, yes], "451 4.2.1", 0),
+        ([no, later, no], "451 4.2.1", 0),
+    ] {
+        for offer in [MODERN, STEPWISE] {
+            let host = Host::start(Script::new(offer).at(Stage::Rcpt, replies.map(say))).await;
+            let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+            let heard = relay.client().await.mail("shop@example.com", &["a@x.test", "b@x.test", "c@x.test"], "x").await;
+            assert!(heard.starts_with(hears), "{replies:?}: {heard}");
+            assert!(relay.stop().await);
+            let taken = host.seen().messages;
+            assert_eq!(taken.iter().map(|taken| taken.accepted.len()).sum::<usize>(), reached, "{replies:?}: {taken:?}");
+        }
+    }
+}
+
+/// Two mails over a connection that dies at the second: the second arrives once, over a fresh one.
+#[tokio::test]
+async fn a_kept_connection_that_died_loses_and_doubles_nothing() {
+    for (stage, acts, connections) in [
+        (Stage::Dot, [say("250 2.0.0 taken"), say("250 2.0.0 taken")], 1),
+        (Stage::Dot, [Last(b"250 2.0.0 taken\r\n"), say("250 2.0.0 taken")], 2),
+        (Stage::Dot, [Last(b"250 2.0.0 taken\r\n421 4.4.2 idle\r\n"), say("250 2.0.0 taken")], 2),
+        (Stage::Mail, [say("250 2.1.0 fine"), Cut], 2),
+        (Stage::Mail, [say("250 2.1.0 fine"), say("421 4.4.2 idle")], 2),
+        (Stage::Rcpt, [say("250 2.1.5 fine"), Cut], 2),
+        (Stage::Data, [say("354 go on"), Cut], 2),
+    ] {
+        for offer in [MODERN, STEPWISE] {
+            let host = Host::start(Script::new(offer).at(stage, acts)).await;
+            let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+            let mut client = relay.client().await;
+            for number in 1..=2 {
+                let heard = client.mail("shop@example.com", &["in@example.com"], "x").await;
+                assert!(heard.starts_with("250 2.0.0 delivered"), "{stage:?} {acts:?}, mail {number}: {heard}");
+            }
+            drop(client);
+            assert!(relay.stop().await);
+            let seen = host.seen();
+            let kept = seen.messages.iter().filter(|taken| taken.kept).count();
+            assert_eq!((seen.messages.len(), kept, seen.connections), (2, 2, connections), "{stage:?} {acts:?}");
+        }
+    }
+}
+
+/// After the final dot nothing is sent again by itself: the host may have it.
+#[tokio::test]
+async fn a_kept_connection_that_dies_after_the_dot_is_not_tried_again() {
+    let host = Host::start(Script::new(MODERN).at(Stage::Dot, [say("250 2.0.0 taken"), Cut])).await;
+    let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+    let mut client = relay.client().await;
+    assert!(client.mail("shop@example.com", &["in@example.com"], "x").await.starts_with("250"));
+    assert!(client.mail("shop@example.com", &["in@example.com"], "x").await.starts_with("451 4.4.2"));
+    drop(client);
+    assert!(relay.stop().await);
+    assert_eq!((host.seen().messages.len(), host.seen().connections), (2, 1));
+}
