@@ -27,6 +27,9 @@ use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connec
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
+/// For logging what was cut short at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Connections that may wait in the system's queue for a place.
 const BACKLOG: i32 = 1024;
 
@@ -45,6 +48,8 @@ pub struct Daemon {
 #[derive(Clone, Debug)]
 pub struct Control {
     stop: CancellationToken,
+    /// The shutdown may take no longer.
+    cut: CancellationToken,
     reload_lists: Arc<Notify>,
     reopen_log: Arc<Notify>,
 }
@@ -107,7 +112,8 @@ impl Daemon {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        let control = Control { stop: door.stop.clone(), reload_lists: Arc::default(), reopen_log: Arc::default() };
+        let cut = CancellationToken::new();
+        let control = Control { stop: door.stop.clone(), cut, reload_lists: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         Ok(Self { door, listeners, addresses, shutdown_grace, writer, control })
     }
@@ -146,10 +152,18 @@ impl Daemon {
             door.tasks.wait().await;
             door.relay.upstream.close().await;
         };
-        let in_time = timeout_at(deadline, drained).await.is_ok();
+        let in_time = tokio::select! {
+            drained = timeout_at(deadline, drained) => drained.is_ok(),
+            () = control.cut.cancelled() => false,
+        };
+        if !in_time {
+            // What was sent and not answered is logged before the end.
+            door.relay.upstream.cut();
+            let _ = timeout_at(Instant::now() + LAST_WORDS, door.tasks.wait()).await;
+        }
         // The last Ledger goes with the last session; the writer then writes what it has and ends.
         drop(door);
-        timeout_at(deadline + Duration::from_secs(1), writer).await.is_ok() && in_time
+        timeout_at(Instant::now() + LAST_WORDS, writer).await.is_ok() && in_time
     }
 }
 
@@ -157,6 +171,11 @@ impl Control {
     /// Begins the shutdown; [`Daemon::run`] returns when it is done.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Ends a shutdown that is under way without waiting for the rest.
+    pub fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Reads the lists again and opens the suppression log by name again (SIGHUP).

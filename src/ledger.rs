@@ -257,12 +257,20 @@ impl Open {
     }
 }
 
+/// Bytes up to and with the last line end, sought from behind.
 fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
-    let from = length.saturating_sub(1 << 16);
-    let mut tail = Vec::new();
-    file.seek(SeekFrom::Start(from))?;
-    file.take(1 << 16).read_to_end(&mut tail)?;
-    Ok(memchr::memrchr(b'\n', &tail).map_or(from, |at| from + at as u64 + 1))
+    let (mut end, mut piece) = (length, Vec::new());
+    while end > 0 {
+        let from = end.saturating_sub(1 << 16);
+        piece.clear();
+        file.seek(SeekFrom::Start(from))?;
+        file.take(end - from).read_to_end(&mut piece)?;
+        if let Some(at) = memchr::memrchr(b'\n', &piece) {
+            return Ok(from + at as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -306,7 +314,7 @@ mod tests {
     async fn a_half_written_line_is_cut_and_what_follows_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
-        std::fs::write(&path, "{\"recipient\":\"a\"}\n{\"recipi").unwrap();
+        std::fs::write(&path, format!("{{\"recipient\":\"a\"}}\n{{\"recipi{}", "x".repeat(200_000))).unwrap();
         let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
         ledger.record(&[event("b"), event("c")]).await.unwrap();
         drop(ledger);

@@ -3,7 +3,6 @@
 
 mod judged;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,7 +14,7 @@ use crate::mail::{Address, Envelope, Id, Message, Outcome, Stage, clean, receive
 use crate::optout::{self, Action, Cleared, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
 use crate::upstream::{Body, Sent, Upstream};
-use judged::{Judged, Mail, Rules, event};
+use judged::{Judged, Logged, Mail, Rules, event};
 
 /// A message with more `Received:` fields than this goes in a circle (RFC 5321 6.3).
 const MAX_HOPS: usize = 50;
@@ -72,11 +71,11 @@ impl Relay {
     async fn attempt(&self, mail: &Mail) -> Result<Reply, Reply> {
         let started = Instant::now();
         let body = Body::new(received(&self.hostname, &mail.envelope, Timestamp::now()), &mail.message, mail.envelope.smtputf8);
-        let (mut van, mut fresh, mut logged) = (None, false, BTreeSet::new());
+        let (mut van, mut fresh, mut logged) = (None, false, Logged::new());
         loop {
             let list = self.lists.current_shared();
             let now = Timestamp::now();
-            let judged = Judged::new(&list, mail, &Rules { policy: &self.policy, headers: self.judge_headers, now })?;
+            let judged = Judged::new(&list, mail, &Rules { policy: &self.policy, headers: self.judge_headers, now }, &logged)?;
             let nobody = judged.cleared.is_empty();
             if van.is_none() && !nobody {
                 // Judged once more when it is here: waiting for a place takes time, and the list may change.
@@ -94,6 +93,7 @@ impl Relay {
             let events = judged.events(mail, &list, &told, &mut logged, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
             if nobody {
+                log_stopped(mail, &judged);
                 return Ok(told);
             }
             if !events.is_empty() && !self.lists.is_current(&list) {
@@ -150,6 +150,14 @@ impl Relay {
         let now = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
         let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
         Id::from_micros(now.max(last.unwrap_or_default() + 1))
+    }
+}
+
+/// They have not opted out, and are not mailed either.
+fn log_stopped(mail: &Mail, judged: &Judged<'_>) {
+    for permit in &judged.stopped {
+        let (id, to) = (mail.envelope.id, clean(permit.recipient().as_str(), 320));
+        tracing::info!(%id, %to, status = "suppressed", "not sent: somebody who opted out stands in To, Cc or Bcc");
     }
 }
 

@@ -60,16 +60,24 @@ impl Signals {
         })
     }
 
+    /// The first wish to end finishes what is under way; the second does not wait for it.
     async fn obey(mut self, control: Control) {
+        let mut ending = false;
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => control.reload(),
-                _ = self.terminate.recv() => break,
-                _ = self.interrupt.recv() => break,
+                _ = self.hangup.recv() => {
+                    control.reload();
+                    continue;
+                }
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
             }
+            if std::mem::replace(&mut ending, true) {
+                return control.cut();
+            }
+            tracing::info!("stopping: what is under way is finished first");
+            control.stop();
         }
-        tracing::info!("stopping: what is under way is finished first");
-        control.stop();
     }
 }
 

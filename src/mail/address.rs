@@ -108,6 +108,17 @@ impl Address {
         &self.written[self.domain_at..]
     }
 
+    /// The local part names another mailbox, to which the host may pass the mail on: `u%d.example@h`, `"u@d.example"@h`,
+    /// `d.example!u@h` (RFC 5321 appendix C). Whom it reaches cannot be told.
+    pub fn routes_on(&self) -> bool {
+        let local = self.key(PlusTags::Distinct).local;
+        let (percent, bang) = (local.rsplit_once('%'), local.split_once('!'));
+        let is_domain = |text: &str| text.contains(['.', '[']);
+        local.contains('@')
+            || percent.is_some_and(|(user, domain)| !user.is_empty() && is_domain(domain))
+            || bang.is_some_and(|(domain, user)| !user.is_empty() && is_domain(domain))
+    }
+
     /// The comparing key. See [`Key`].
     pub fn key(&self, tags: PlusTags) -> Key<'_> {
         let (local, domain) = match &self.folded {

@@ -3,7 +3,10 @@
 
 use mail_parser::{HeaderName, HeaderValue, MessageParser};
 
-use super::{Address, HeaderSection};
+use super::{Address, HeaderSection, clean};
+
+/// The longest Message-ID that is kept: a line of a message (RFC 5322 2.1.1).
+const MAX_ID: usize = 998;
 
 /// The fields of a header section that rules and logs speak of, decoded (RFC 2047).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +29,7 @@ impl Heading {
         };
         let mut heading = Self {
             subject: message.subject().unwrap_or_default().to_owned(),
-            message_id: message.message_id().map(str::to_owned),
+            message_id: message.message_id().map(|id| clean(id, MAX_ID)),
             ..Self::default()
         };
         for header in message.headers() {
@@ -44,7 +47,7 @@ impl Heading {
         };
         for mailbox in addresses.iter() {
             match mailbox.address.as_deref().map(|text| Address::parse(text.trim())) {
-                Some(Ok(address)) => self.recipients.push(address),
+                Some(Ok(address)) if !address.routes_on() => self.recipients.push(address),
                 // An empty group (`undisclosed-recipients:;`) names nobody.
                 None if mailbox.name.is_none() => {}
                 _ => self.unreadable_recipient = true,

@@ -70,6 +70,9 @@ pub enum EntryError {
     /// A glob that could only match everybody, or nobody.
     #[error("{} is not a pattern: it needs an @ and some letters of the address", shown(.0))]
     Pattern(String),
+    /// A glob in the place of an address, where it would stand for nobody.
+    #[error("{} is a pattern, not an address", shown(.0))]
+    GlobAsAddress(String),
     /// Of any kind, by its looks, but it looks like none.
     #[error("{} is neither an address nor a domain", shown(.0))]
     Unknown(String),
@@ -102,6 +105,10 @@ impl EntryError {
                 "take the quotes away"
             }
             Self::Address(text, AddressError::NoDomain) if Subject::domain(text).is_ok() => "is it a domain? name it as one",
+            Self::GlobAsAddress(_) => "put it under `patterns`, or name it `pattern`",
+            Self::Address(text, _) if text.contains(NEVER_MEANT) => {
+                "an office program put its own quotes or signs in: write plain ones"
+            }
             Self::Hash(_) => "write the kind in front, as in sha256:… or md5:…; other kinds are not known",
             Self::Pattern(_) => "as in promo-*@example.com; * is any run of characters, ? is one",
             Self::Action(_) => "write one of them, or nothing to have `opt_out.action`",
@@ -116,7 +123,7 @@ impl EntryError {
     /// The key or column of the entry that is wrong; none where it is all of it.
     pub fn key(&self) -> Option<&'static str> {
         match self {
-            Self::Address(..) => Some("address"),
+            Self::Address(..) | Self::GlobAsAddress(_) => Some("address"),
             Self::Domain(_) => Some("domain"),
             Self::Hash(_) => Some("hash"),
             Self::Pattern(_) => Some("pattern"),
@@ -205,6 +212,12 @@ impl Subject {
     /// One mailbox.
     pub fn address(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
+        if text.contains('*') && !text.starts_with('"') {
+            return Err(EntryError::GlobAsAddress(text.into()));
+        }
+        if text.contains(NEVER_MEANT) {
+            return Err(EntryError::Address(text.into(), AddressError::Local));
+        }
         Address::parse(text).map(Self::Address).map_err(|e| EntryError::Address(text.into(), e))
     }
 
@@ -218,7 +231,7 @@ impl Subject {
         // What may follow an @ is a domain: one rule for both.
         let known = Address::parse(&format!("x@{name}")).is_ok();
         let name = domain_key(name).into_owned();
-        if !known || !name.contains('.') {
+        if !known || !name.contains('.') || text.contains(NEVER_MEANT) {
             return Err(EntryError::Domain(text.into()));
         }
         Ok(if below { Self::Subdomains(name) } else { Self::Domain(name) })
@@ -242,10 +255,14 @@ impl Subject {
     }
 }
 
+/// Letters that addresses may hold and nobody means: quotes and signs that office programs put in their place.
+const NEVER_MEANT: [char; 14] = ['“', '”', '„', '‘', '’', '‚', '«', '»', '＠', '，', '；', '＜', '＞', '＊'];
+
 /// A glob over addresses in its comparing form; `None` if it could only match everybody, or nobody.
 fn glob(text: &str) -> Option<String> {
     let names_some = text.contains(|c: char| c.is_alphanumeric());
-    let sound = text.contains('@') && names_some && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let never = |c: char| c.is_whitespace() || c.is_control() || NEVER_MEANT.contains(&c) || ",;<>".contains(c);
+    let sound = text.contains('@') && names_some && !text.contains(never);
     (sound && text.len() <= 320).then(|| glob_key(text))
 }
 

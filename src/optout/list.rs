@@ -280,10 +280,17 @@ impl OptOutList {
         }
     }
 
-    /// Hashes were made of the address as somebody had it: as written in lower case, or of the comparing key.
+    /// Hashes were made of the address as somebody had it: as written in lower case, or of the comparing key, with or
+    /// without its tag, the domain as A-label or U-label.
     fn offer_hashes<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
+        let tagged = recipient.key(PlusTags::Distinct);
+        let mut texts = vec![recipient.as_str().to_lowercase(), key.to_string(), tagged.to_string()];
+        if key.domain.contains("xn--") {
+            let (domain, _) = idna::domain_to_unicode(key.domain);
+            texts.extend([Key { domain: &domain, ..key }.to_string(), Key { domain: &domain, ..tagged }.to_string()]);
+        }
         // Mostly one and the same.
-        let mut texts = vec![recipient.as_str().to_lowercase(), key.to_string()];
+        texts.sort_unstable();
         texts.dedup();
         for text in texts {
             if self.has.sha256 {

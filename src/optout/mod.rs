@@ -235,6 +235,9 @@ mod tests {
             ("xpromo-7@glob.example", "clear"),
             ("Test@Example.com", "out 5 reject"),
             ("test+tag@example.com", "out 5 reject"),
+            ("\"Tagged+Shop\"@Hash.example.", "out 7 reject"),
+            ("tagged@hash.example", "clear"),
+            ("Käufer@xn--bcher-kva.example", "out 8 reject"),
             ("postmaster", "clear"),
         ] {
             assert_eq!(verdict(&list, recipient, "me@shop.example", Title::NotYet, &Policy::default()), expected, "{recipient}");

@@ -21,6 +21,9 @@ use crate::place::Fault;
 /// A change counts once the files have looked the same for two looks: an editor may still be writing.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 
+/// Looks for which a file that became smaller must stay the same: more likely its writer has not finished.
+const SMALLER: usize = 4;
+
 /// Below this many entries a list may shrink as it likes.
 const SMALL: usize = 100;
 
@@ -99,6 +102,12 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     paths.iter().map(stamp).collect()
 }
 
+/// Some file is there no more, or has lost bytes.
+fn is_smaller(seen: &[Stamp], in_force: &[Stamp]) -> bool {
+    let size = |stamp: &Stamp| stamp.map_or(0, |(_, size, ..)| size);
+    seen.iter().zip(in_force).any(|(seen, in_force)| size(seen) < size(in_force))
+}
+
 async fn stamps_off_the_runtime(lists: &Arc<Lists>) -> Vec<Stamp> {
     let lists = lists.clone();
     tokio::task::spawn_blocking(move || stamps(&lists.paths)).await.unwrap_or_default()
@@ -108,16 +117,19 @@ async fn stamps_off_the_runtime(lists: &Arc<Lists>) -> Vec<Stamp> {
 pub async fn watch(lists: Arc<Lists>, now: Arc<Notify>, stop: CancellationToken) {
     let mut in_force = lists.opened.clone();
     let mut before = in_force.clone();
+    let (mut asked, mut still) = (false, 0);
     loop {
-        let asked = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            () = now.notified() => true,
-            () = tokio::time::sleep(LOOK_EVERY) => false,
+            () = now.notified() => asked = true,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         };
         let seen = stamps_off_the_runtime(&lists).await;
-        let still = seen == before;
+        still = if seen == before { still + 1 } else { 0 };
         before.clone_from(&seen);
-        if asked || (still && seen != in_force) {
+        let enough = if is_smaller(&seen, &in_force) { SMALLER } else { 1 };
+        if still >= enough && (asked || seen != in_force) {
+            asked = false;
             // Whatever comes of it, this state of the files has been dealt with: one line in the log, not one a look.
             in_force = seen;
             reload(&lists).await;

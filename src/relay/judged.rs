@@ -1,13 +1,13 @@
 //! The recipients of one message, judged by one list, and their lines in the suppression log. Never does I/O, never
 //! asks the clock.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
 use crate::ledger::{Ending, Event, EventRule};
-use crate::mail::{Address, Envelope, Heading, Id, Message};
+use crate::mail::{Address, Envelope, Heading, Id, Message, PlusTags};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
@@ -35,8 +35,13 @@ pub struct Rules<'r> {
 pub struct Judged<'a> {
     /// May be mailed.
     pub cleared: Vec<Cleared<'a>>,
+    /// Could have been mailed, but somebody who opted out stands in the header.
+    pub stopped: Vec<Cleared<'a>>,
     hits: Vec<Hit<'a>>,
 }
+
+/// What the log says of this attempt already, by the place of the recipient.
+pub type Logged = BTreeMap<usize, Ending>;
 
 /// A recipient who has opted out, and what becomes of the mail.
 struct Hit<'a> {
@@ -63,7 +68,9 @@ impl Mail {
 
 impl<'a> Judged<'a> {
     /// Judges everybody. `Err` is the answer where a header that must be judged cannot be read.
-    pub fn new(list: &'a OptOutList, mail: &'a Mail, rules: &Rules<'_>) -> Result<Self, Reply> {
+    ///
+    /// Whoever stands in the log as suppressed for this attempt stays suppressed, whatever the list says now.
+    pub fn new(list: &'a OptOutList, mail: &'a Mail, rules: &Rules<'_>, logged: &Logged) -> Result<Self, Reply> {
         let title = match mail.heading_if(!rules.policy.exempt_subjects.is_empty()) {
             Some(heading) => Title::Is(&heading.subject),
             None => Title::Is(""),
@@ -71,7 +78,9 @@ impl<'a> Judged<'a> {
         let context = Context { sender: &mail.envelope.sender, now: rules.now, title, policy: rules.policy };
         let mut judged = Self::default();
         for (place, recipient) in mail.envelope.recipients.iter().enumerate() {
-            judged.add(place, recipient, optout::judge(list, recipient, &context));
+            if logged.get(&place) != Some(&Ending::Suppressed) {
+                judged.add(place, recipient, optout::judge(list, recipient, &context));
+            }
         }
         if rules.headers {
             judged.add_named(list, mail, &context)?;
@@ -88,7 +97,8 @@ impl<'a> Judged<'a> {
             None => return Ok(()),
             Some(heading) => heading,
         };
-        let in_envelope = |named: &Address| mail.envelope.recipients.iter().any(|known| known.as_str() == named.as_str());
+        let key = |address: &'a Address| address.key(PlusTags::Distinct);
+        let in_envelope = |named: &'a Address| mail.envelope.recipients.iter().any(|known| key(known) == key(named));
         let (first, mut stopped) = (mail.envelope.recipients.len(), false);
         for (place, recipient) in heading.recipients.iter().enumerate() {
             let mut named = Self::default();
@@ -100,7 +110,7 @@ impl<'a> Judged<'a> {
             }
         }
         if stopped {
-            self.cleared.clear();
+            self.stopped = std::mem::take(&mut self.cleared);
         }
         Ok(())
     }
@@ -127,17 +137,10 @@ impl<'a> Judged<'a> {
     }
 
     /// The lines for the log, without those whose place is in `logged`; they are added to it.
-    pub fn events(
-        &self,
-        mail: &Mail,
-        list: &OptOutList,
-        told: &Reply,
-        logged: &mut BTreeSet<usize>,
-        now: Timestamp,
-    ) -> Vec<Event> {
+    pub fn events(&self, mail: &Mail, list: &OptOutList, told: &Reply, logged: &mut Logged, now: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
         for Hit { place, recipient, suppression, ending } in &self.hits {
-            if logged.insert(*place) {
+            if logged.insert(*place, *ending).is_none() {
                 let message_id = mail.heading_if(true).and_then(|heading| heading.message_id.clone());
                 let event = event(&mail.envelope, recipient, suppression, list, told, now);
                 events.push(Event { event: *ending, message_id, ..event });

@@ -134,7 +134,11 @@ fn rcpt(rest: &str) -> Result<Command, Reply> {
     if orcpt.is_some() || rrvs != 0 || flags != 0 {
         return Err(Reply::UNKNOWN_PARAMETER);
     }
-    Address::parse(path).map(Command::Rcpt).map_err(|_| Reply::BAD_RECIPIENT)
+    match Address::parse(path) {
+        Ok(address) if address.routes_on() => Err(Reply::ROUTED_RECIPIENT),
+        Ok(address) => Ok(Command::Rcpt(address)),
+        Err(_) => Err(Reply::BAD_RECIPIENT),
+    }
 }
 
 /// Splits `<path> parameters`; the brackets may be missing, as with many old tools.
@@ -226,6 +230,7 @@ mod tests {
             ("RCPT TO:<a..b@docomo.ne.jp>", "a..b@docomo.ne.jp"),
             ("RCPT TO:<@x,@y:u@z.example>", "u@z.example"),
             ("RCPT TO:<Postmaster>", "Postmaster"),
+            ("RCPT TO:<50%off!@x.example>", "50%off!@x.example"),
         ] {
             assert_eq!(mailbox(line), expected, "{line}");
         }
@@ -235,6 +240,9 @@ mod tests {
     fn bad_lines_have_their_replies() {
         for (line, code) in [
             ("RCPT TO:<info@>", 553),
+            ("RCPT TO:<buyer%example.org@host.example>", 553),
+            ("RCPT TO:<\"buyer@example.org\"@host.example>", 553),
+            ("RCPT TO:<example.org!buyer@host.example>", 553),
             ("RCPT TO:<>", 553),
             ("RCPT TO:", 501),
             ("RCPT TO:<a@b.example", 501),

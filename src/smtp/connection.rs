@@ -30,7 +30,8 @@ const DATA_ROOM: usize = 64 << 10;
 /// Serves one client to its end. Errors of the socket end it and concern nobody else.
 pub async fn run(door: &Door, stream: TcpStream, ip: IpAddr) {
     let session = Session::new(door.hostname.clone(), ip.to_canonical(), door.limits);
-    let mut connection = Connection { door, stream, session, input: Input::default(), out: Vec::with_capacity(256) };
+    let mut connection =
+        Connection { door, stream, session, input: Input::default(), data_refused: false, out: Vec::with_capacity(256) };
     if let Err(error) = connection.serve(ip).await {
         tracing::debug!(client = %ip, "connection ended: {error}");
     }
@@ -41,6 +42,8 @@ struct Connection<'a> {
     stream: TcpStream,
     session: Session,
     input: Input,
+    /// DATA was the last command, and was refused: what comes may be a message, and its lines are no commands.
+    data_refused: bool,
     /// Replies that wait for the end of a pipelined batch (RFC 2920).
     out: Vec<u8>,
 }
@@ -114,11 +117,13 @@ impl Connection<'_> {
     async fn command(&mut self, line: Result<Bytes, Reply>) -> io::Result<Next> {
         let command = line.and_then(|line| Command::parse(&line));
         let is_data = command == Ok(Command::Data);
+        let after_refused_data = std::mem::take(&mut self.data_refused);
         match self.session.command(command, || self.door.relay.next_id()) {
             Step::Say(reply) => {
                 reply.write_to(&mut self.out);
-                // What follows a refused DATA may be a message, and its lines are no commands.
-                if is_data && self.input.is_waiting() {
+                let refused = (500..600).contains(&reply.code);
+                self.data_refused = is_data && refused;
+                if (is_data && self.input.is_waiting()) || (after_refused_data && refused) {
                     self.hang_up().await?;
                     self.linger().await;
                     return Ok(Next::End);

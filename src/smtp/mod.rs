@@ -51,7 +51,7 @@ impl Door {
     }
 }
 
-/// Accepts on one listener until the door is shut. A place is taken before a connection is, so a flood waits outside.
+/// Accepts on one listener until the door is shut. Without a free place one connection waits, so a flood waits outside.
 pub async fn serve(door: Arc<Door>, listener: TcpListener) {
     loop {
         let accepted = tokio::select! {
@@ -70,9 +70,9 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener) {
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
 async fn accept(door: &Door, listener: &TcpListener) -> Option<Accepted> {
-    let place = door.sessions.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
+        // It waits here for a place, and the next ones outside: an idle listener keeps none.
+        Ok((stream, peer)) => Some((stream, peer, door.sessions.clone().acquire_owned().await.ok()?)),
         Err(error) => {
             // Out of file descriptors, mostly: it passes when other sessions end, and must not spin meanwhile.
             tracing::error!("accept a connection: {error}\nhint: raise the limit of open files, or lower `listen.max_sessions`");

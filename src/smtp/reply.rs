@@ -54,6 +54,8 @@ impl Reply {
     pub const UNKNOWN_PARAMETER: Self = reply(555, PARAMETER, "a parameter is unknown or was not offered");
     pub const BAD_SENDER: Self = reply(553, Enhanced(5, 1, 7), "the sender is not an address");
     pub const BAD_RECIPIENT: Self = reply(553, Enhanced(5, 1, 3), "the recipient is not an address");
+    pub const ROUTED_RECIPIENT: Self =
+        reply(553, Enhanced(5, 1, 3), "the address goes on to another host, so opt-outs cannot be checked");
     pub const NEEDS_SMTPUTF8: Self = reply(553, Enhanced(5, 6, 7), "this address needs SMTPUTF8 at MAIL FROM");
     pub const NESTED_MAIL: Self = reply(503, BAD_SEQUENCE, "a sender was given already");
     pub const MAIL_FIRST: Self = reply(503, BAD_SEQUENCE, "MAIL FROM first");
@@ -102,7 +104,7 @@ impl Reply {
 
     /// 250: all recipients have opted out with action `drop`.
     pub fn suppressed(id: Id) -> Self {
-        spoken(250, Enhanced(2, 0, 0), format!("taken as {id}, all recipients are suppressed"))
+        spoken(250, Enhanced(2, 0, 0), format!("taken as {id} and suppressed, nobody is mailed"))
     }
 
     /// The host's own refusal, word for word as far as words are clean.

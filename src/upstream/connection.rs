@@ -165,14 +165,19 @@ fn settle(answer: Result<Answer, tokio::time::error::Elapsed>) -> Result<HostRep
 
 fn of_response(response: &Response) -> HostReply {
     let text = response.message().collect::<Vec<_>>().join(" ");
-    HostReply { code: response.code().into(), text }
+    HostReply { code: response.code().into(), text: said(text) }
+}
+
+/// A lone hyphen stands for no text at all; see the wire.
+fn said(text: String) -> String {
+    if text == "-" { String::new() } else { text }
 }
 
 /// lettre takes a refusal for an error; here it is a reply like others.
 fn reply_or_error(error: lettre::transport::smtp::Error) -> Result<HostReply, Broken> {
     let text = std::error::Error::source(&error).map(ToString::to_string);
     match error.status() {
-        Some(code) => Ok(HostReply { code: code.into(), text: text.unwrap_or_default() }),
+        Some(code) => Ok(HostReply { code: code.into(), text: said(text.unwrap_or_default()) }),
         None => Err(Broken(text.unwrap_or_else(|| error.to_string()))),
     }
 }

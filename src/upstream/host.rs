@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::transaction::transact;
@@ -63,6 +64,8 @@ pub struct Host {
     settings: Settings,
     name: String,
     places: Semaphore,
+    /// The relay ends now: nobody waits for a reply any more.
+    pub(super) cut: CancellationToken,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -89,7 +92,7 @@ impl Host {
         };
         let name = format!("{host}:{}", settings.port);
         let places = Semaphore::new(settings.max_connections);
-        Self { settings, name, places, kept: Mutex::default() }
+        Self { settings, name, places, cut: CancellationToken::new(), kept: Mutex::default() }
     }
 
     /// `host:port`
@@ -125,6 +128,11 @@ impl Host {
         }
     }
 
+    /// What the configuration says of it.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Ends all that are kept.
     pub async fn close(&self) {
         while let Some(Kept { connection, .. }) = self.take_kept() {
@@ -145,7 +153,7 @@ impl Lane<'_> {
     /// Sends one message in one transaction.
     pub async fn send(mut self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
-        let (sent, usable) = transact(&mut connection, &self.host.settings, sender, to, body, self.used_before).await;
+        let (sent, usable) = transact(&mut connection, self.host, sender, to, body, self.used_before).await;
         if usable && connection.in_step() {
             self.connection = Some(connection);
         }

@@ -93,6 +93,13 @@ impl Upstream {
         }
     }
 
+    /// Waits for no reply any more: whoever does hears that there is none, and can say so before the end.
+    pub fn cut(&self) {
+        if let Self::Host(host) = self {
+            host.cut.cancel();
+        }
+    }
+
     /// Ends all kept connections.
     pub async fn close(&self) {
         if let Self::Host(host) = self {

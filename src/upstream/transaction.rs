@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::connection::{Broken, Connection, HostReply};
-use super::host::Settings;
+use super::host::Host;
 use super::offer::Offer;
 use super::{Body, Sent};
 use crate::mail::{Outcome, ReversePath, Stage, Status};
@@ -24,7 +24,7 @@ const LOST: &str = "4.4.2 the connection to the mail host was lost";
 /// keeps it and nobody gets it twice.
 pub async fn transact(
     connection: &mut Connection,
-    settings: &Settings,
+    host: &Host,
     sender: &ReversePath,
     to: &[Cleared<'_>],
     body: &Body<'_>,
@@ -33,9 +33,9 @@ pub async fn transact(
     if let Some(refusal) = unfit(connection.offer, sender, to, body) {
         return (all(to, &Outcome::Refused(refusal)), true);
     }
-    let mut dialogue = Dialogue { connection, within: settings.timeout, batch: String::new(), begun: false };
+    let mut dialogue = Dialogue { connection, within: host.settings().timeout, batch: String::new(), begun: false };
     match dialogue.envelope(sender, to, body).await {
-        Ok(Answered { outcomes, go_on: true }) => dialogue.content(outcomes, body, settings.data_timeout).await,
+        Ok(Answered { outcomes, go_on: true }) => dialogue.content(outcomes, body, host).await,
         Ok(Answered { outcomes, go_on: false }) => {
             let usable = dialogue.reset(&outcomes).await;
             (Sent::Done(outcomes), usable)
@@ -123,11 +123,15 @@ impl Dialogue<'_> {
     }
 
     /// The message and its dot in one write; the reply settles all who were accepted.
-    async fn content(self, outcomes: Vec<Outcome>, body: &Body<'_>, within: Duration) -> (Sent, bool) {
+    async fn content(self, outcomes: Vec<Outcome>, body: &Body<'_>, host: &Host) -> (Sent, bool) {
         self.connection.hold(body.trace.clone());
         self.connection.hold(body.message.wire().clone());
         self.connection.hold(Bytes::from_static(b".\r\n"));
-        let (last, usable) = match self.connection.reply(within).await {
+        let reply = tokio::select! {
+            reply = self.connection.reply(host.settings().data_timeout) => reply,
+            () = host.cut.cancelled() => Err(Broken::new("the relay was stopped".into())),
+        };
+        let (last, usable) = match reply {
             // A reply before everything was sent speaks of something else.
             Ok(reply) if reply.code / 100 == 2 && !self.connection.all_is_sent() => {
                 (unanswered("replied before it had it all"), false)

@@ -181,9 +181,17 @@ fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
     let (code, rest) = line.split_at(line.len().min(3));
     let more = rest.first() == Some(&b'-');
     let printable = |byte: &u8| if *byte == b' ' || byte.is_ascii_graphic() { *byte } else { b'?' };
-    out.extend(code.iter().map(printable));
+    match code {
+        // lettre knows codes up to x5z (RFC 5321 4.2.1); what another one means its first digit says.
+        [class @ b'2'..=b'5', b'6'..=b'9', b'0'..=b'9'] => out.extend([*class, b'5', b'0']),
+        code => out.extend(code.iter().map(printable)),
+    }
     out.extend_from_slice(if more { b"-" } else { b" " });
-    out.extend(rest.get(1..).unwrap_or_default().iter().map(printable));
+    match rest.get(1..) {
+        // lettre wants a name behind 250, and some hosts say none.
+        None | Some([]) => out.extend_from_slice(b"-"),
+        Some(text) => out.extend(text.iter().map(printable)),
+    }
     out.extend_from_slice(b"\r\n");
     !more
 }
@@ -315,11 +323,13 @@ mod tests {
     fn reply_lines_come_out_clean() {
         for (line, expected, last) in [
             (&b"250 ok\r\n"[..], "250 ok\r\n", true),
-            (b"250\r\n", "250 \r\n", true),
+            (b"250\r\n", "250 -\r\n", true),
+            (b"571 5.7.1 no\r\n", "550 5.7.1 no\r\n", true),
+            (b"460-later\r\n", "450-later\r\n", false),
             (b"250-a\n", "250-a\r\n", false),
             (b"550 \xff\x1b[31m\0\r\n", "550 ??[31m?\r\n", true),
-            (b"25\r\n", "25 \r\n", true),
-            (b"\n", " \r\n", true),
+            (b"25\r\n", "25 -\r\n", true),
+            (b"\n", " -\r\n", true),
         ] {
             assert_eq!(cleaned(line), (expected.to_owned(), last), "{line:?}");
         }

@@ -138,7 +138,10 @@ proptest! {
                 prop_assert_eq!(again.key(tags).to_string(), once.clone(), "{:?}", text);
                 prop_assert!(is_suppressed(&Subject::Address(again), &text));
             }
-            prop_assert!(is_suppressed(&Subject::address(&text).unwrap(), &text));
+            // A list refuses what only looks like a sign that somebody meant.
+            if let Ok(entry) = Subject::address(&text) {
+                prop_assert!(is_suppressed(&entry, &text));
+            }
         }
         for read in [Subject::guess, Subject::address, Subject::domain, Subject::pattern, Subject::hash] {
             if let Err(error) = read(&text) {
