@@ -221,6 +221,8 @@ mod tests {
             "promo-*@glob.example",
             "sha256:973dfe463ec85785f5f95af5ba3906eedb2d931c24e69824a89ea65dba4e813b", // test@example.com
             "md5:55502f40dc8b7c769880b10874abc9d0",                                    // test@example.com
+            "sha256:2464900e964e316264e11a0f02e9446f496d9c4cf34ba69a5a8b7ef67e63e4c4", // tagged+shop@hash.example
+            "md5:9f0c24719cf988604a58040da33462dd",                                    // käufer@bücher.example
         ]);
         for (recipient, expected) in [
             ("Buyer+tag@EXAMPLE.org.", "out 1 reject"),
