@@ -46,7 +46,7 @@ pub struct Event {
     pub since: Option<String>,
     /// Which list was in force: the start of a SHA-256 over its files.
     pub list: String,
-    /// What the tool was told.
+    /// What the tool had been told about this recipient when the line was written.
     pub reply: String,
 }
 
@@ -56,9 +56,9 @@ pub struct Event {
 pub enum Ending {
     /// It did not leave.
     Suppressed,
-    /// It left, because `opt_out.mode` is `observe`.
+    /// It was let out, because `opt_out.mode` is `observe`.
     Observed,
-    /// It left, because its subject holds one of `opt_out.exempt_subjects`.
+    /// It was let out, because its subject holds one of `opt_out.exempt_subjects`.
     Exempted,
 }
 
