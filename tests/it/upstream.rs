@@ -119,6 +119,8 @@ async fn an_odd_reply_that_can_be_understood_is() {
         (Stage::Greeting, &b"220\r\n"[..]),
         (Stage::Greeting, b"220-host.test\r\n220-has\r\n220 much to say\r\n"),
         (Stage::Greeting, b"220 host \xff\x1b\0\n"),
+        (Stage::Ehlo, b"250-\r\n250 PIPELINING\r\n"),
+        (Stage::Ehlo, b"250\r\n"),
         (Stage::Mail, b"250\r\n"),
         (Stage::Mail, b"250 ok\n"),
         (Stage::Rcpt, b"251 somewhere else\r\n"),
@@ -201,4 +203,41 @@ async fn a_kept_connection_that_dies_after_the_dot_is_not_tried_again() {
     drop(client);
     assert!(relay.stop().await);
     assert_eq!((host.seen().messages.len(), host.seen().connections), (2, 1));
+}
+
+/// Codes that no RFC knows: the first digit says what they mean, for that recipient and for nobody else.
+#[tokio::test]
+async fn a_refusal_by_an_unknown_code_is_a_refusal() {
+    for (stage, act, hears, kept) in [
+        (Stage::Rcpt, say("571 5.7.1 spam"), "550 5.7.1 refused for 1 of 2 recipients", 1),
+        (Stage::Rcpt, say("460 4.7.1 later"), "451 4.7.1", 0),
+        (Stage::Dot, say("571 5.7.1 spam"), "550 5.7.1 spam", 0),
+        (Stage::Dot, say("460 4.7.1 later"), "451 4.7.1", 0),
+    ] {
+        let host = Host::start(Script::new(MODERN).at(stage, [act])).await;
+        let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+        let heard = relay.client().await.mail("shop@example.com", &["a@example.com", "b@example.com"], "x").await;
+        assert!(heard.starts_with(hears), "{stage:?} {act:?}: {heard}");
+        assert!(relay.stop().await);
+        assert_eq!(host.seen().messages.iter().filter(|taken| taken.kept).count(), kept, "{stage:?} {act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_is_cut_short_tells_what_was_sent_and_not_answered() {
+    let logs = Logs::watch();
+    let host = Host::start(Script::new(MODERN).at(Stage::Dot, [Silence])).await;
+    let config = "shutdown_grace = \"50ms\"\n";
+    let relay = Relay::start(Plan { config, list: "", upstream: &host.url() }).await;
+    let mut client = relay.client().await;
+    for line in ["EHLO tool.test", "MAIL FROM:<shop@example.com>", "RCPT TO:<in@example.com>", "DATA"] {
+        client.say(line).await;
+    }
+    client.send("x\r\n.\r\n").await;
+    while host.seen().messages.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!relay.stop().await);
+    client.expect("451 4.4.2").await;
+    assert_eq!(logs.lines(&["WARN", "possible_duplicate=true", "in@example.com"]).len(), 1);
 }
