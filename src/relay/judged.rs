@@ -189,3 +189,54 @@ pub fn event(
         reply: reply.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Client, ReversePath};
+    use crate::optout::{Attributes, Builder, Subject};
+
+    fn mail(to: &[&str], wire: &'static str) -> Mail {
+        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let recipients = to.iter().map(|to| Address::parse(to).unwrap()).collect();
+        let (id, sender) = (Id::from_micros(1), ReversePath::Null);
+        let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false };
+        Mail::new(envelope, Message::from_wire(wire.into()).unwrap())
+    }
+
+    fn list(names: &[&str]) -> OptOutList {
+        let mut list = Builder::new(PlusTags::Ignore);
+        for name in names {
+            list.add(1, Subject::guess(name).unwrap(), Attributes::default());
+        }
+        list.finish()
+    }
+
+    fn names(permits: &[Cleared<'_>]) -> Vec<String> {
+        permits.iter().map(|permit| permit.recipient().to_string()).collect()
+    }
+
+    #[test]
+    fn whom_the_log_calls_suppressed_stays_so_when_the_list_lets_go() {
+        let (mail, policy) = (mail(&["out@x.example", "in@x.example"], "x\r\n"), Policy::default());
+        let rules = Rules { policy: &policy, headers: false, now: Timestamp::UNIX_EPOCH };
+        let mut logged = Logged::new();
+        let (before, after) = (list(&["out@x.example"]), list(&[]));
+        let judged = Judged::new(&before, &mail, &rules, &logged).ok().unwrap();
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
+        let judged = Judged::new(&after, &mail, &rules, &logged).ok().unwrap();
+        assert_eq!(names(&judged.cleared), ["in@x.example"]);
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+    }
+
+    #[test]
+    fn somebody_in_the_header_stops_everybody_and_is_logged_once() {
+        let wire = "To: Out@X.example, in@x.example\r\nCc: other@x.example\r\n\r\nx\r\n";
+        let (mail, policy) = (mail(&["in@x.example", "out@x.example"], wire), Policy::default());
+        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let list = list(&["out@x.example"]);
+        let judged = Judged::new(&list, &mail, &rules, &Logged::new()).ok().unwrap();
+        assert_eq!((names(&judged.cleared), names(&judged.stopped)), (vec![], vec!["in@x.example".to_owned()]));
+        assert_eq!(judged.suppressed().count(), 1);
+    }
+}

@@ -235,3 +235,21 @@ async fn who_is_taken_off_the_list_in_time_is_mailed() {
     assert!(shop.suppressed().is_empty());
     relay.stop();
 }
+
+/// A program that writes a list anew begins with less than there was. Nobody on it may be mailed meanwhile, also where a
+/// reload is asked for.
+#[tokio::test]
+async fn a_list_that_is_being_written_does_not_come_into_force() {
+    let relay = Relay::start(Plan { config: "", list: &list(100), upstream: "" }).await;
+    let path = relay.path("blacklist.toml");
+    for count in 60..100 {
+        fs::write(&path, list(count)).unwrap();
+        relay.control.reload();
+        let mut client = relay.client().await;
+        assert!(client.mail("shop@example.com", &["99@x.example"], "").await.starts_with("550"), "{count}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fs::write(&path, list(100)).unwrap();
+    assert!(relay.outbox().is_empty());
+    assert!(relay.stop().await);
+}
