@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::file::Tls;
-use crate::config::{Config, Route};
+use crate::config::{Config, HostRoute, Route};
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
 use crate::place::Fault;
@@ -86,7 +86,7 @@ impl Daemon {
         let file = &config.file;
         let upstream = match &config.route {
             Route::Folder(path) => Upstream::Folder(Folder::open(path).map_err(|e| StartError::Folder(path.clone(), e))?),
-            route => Upstream::Host(Box::new(Host::new(settings(&config, route).map_err(StartError::Config)?))),
+            Route::Host(route) => Upstream::Host(Box::new(Host::new(settings(&config, route).map_err(StartError::Config)?))),
         };
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = file.state_dir.join("log");
@@ -194,10 +194,8 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
 }
 
 /// How the host of a route is reached; the password is fetched here, and nowhere else.
-fn settings(config: &Config, route: &Route) -> Result<Settings, Fault> {
-    let Route::Host { implicit_tls, user, host, port } = route else {
-        return Err(Fault::of_file(&config.path, "`upstream.url` names no host"));
-    };
+fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
+    let HostRoute { implicit_tls, user, host, port } = route;
     let upstream = &config.file.upstream;
     let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&config.path, e));
     let security = match (implicit_tls, upstream.tls) {

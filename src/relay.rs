@@ -49,7 +49,9 @@ impl Relay {
                     event(envelope, recipient, &suppression, &list, &Reply::OPTED_OUT, now)
                 }
                 // Settled when the mail would leave, with the list and the header of that moment.
-                _ => return Reply::RECIPIENT_OK,
+                Verdict::Clear(_) | Verdict::Observed(..) | Verdict::Exempted(..) | Verdict::Open(_) | Verdict::OptedOut(_) => {
+                    return Reply::RECIPIENT_OK;
+                }
             }
         };
         match self.record(&[event]).await {

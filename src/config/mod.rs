@@ -14,7 +14,7 @@ use crate::smtp::{Limits, Timeouts};
 use file::{File, Headers, Password};
 use overlay::{Overlaid, overlay};
 
-pub use route::Route;
+pub use route::{HostRoute, Route};
 
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
@@ -100,12 +100,12 @@ impl Config {
             return Err(wrong("opt_out.exempt_subjects", "holds an empty text, which stands in every subject").hint("delete it"));
         }
         match (&route, &upstream.password) {
-            (Route::Host { user: Some(_), .. }, None) => {
+            (Route::Host(HostRoute { user: Some(_), .. }), None) => {
                 let key = if upstream.user.is_some() { "upstream.user" } else { "upstream.url" };
                 return Err(wrong(key, "names a user, but there is no password")
                     .hint("set upstream.password = { file = \"/etc/optout-relay/password\" }"));
             }
-            (Route::Host { user: None, .. }, Some(_)) => {
+            (Route::Host(HostRoute { user: None, .. }), Some(_)) => {
                 return Err(wrong("upstream.password", "there is no user to this password")
                     .hint("set upstream.user = \"seller@example.com\""));
             }

@@ -11,16 +11,20 @@ pub enum Route {
     /// `file:PATH`
     Folder(PathBuf),
     /// `smtp://` or `smtps://`
-    Host {
-        /// TLS from the first byte.
-        implicit_tls: bool,
-        /// From the url or `upstream.user`.
-        user: Option<String>,
-        /// Name or address, without brackets.
-        host: String,
-        /// 465 or 587 where none is given.
-        port: u16,
-    },
+    Host(HostRoute),
+}
+
+/// Where a host is, and as whom it knows us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoute {
+    /// TLS from the first byte.
+    pub implicit_tls: bool,
+    /// From the url or `upstream.user`.
+    pub user: Option<String>,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// 465 or 587 where none is given.
+    pub port: u16,
 }
 
 impl Route {
@@ -46,13 +50,14 @@ impl Route {
         let default = if implicit_tls { 465 } else { 587 };
         let (host, port) = host_and_port(place, default).ok_or(("names no host or a wrong port", FORMS))?;
         let user = user.map(|user| user.replace("%40", "@")).or(named_user);
-        Ok(Self::Host { implicit_tls, user, host, port })
+        Ok(Self::Host(HostRoute { implicit_tls, user, host, port }))
     }
+}
 
+impl HostRoute {
     /// The host is this machine: what is said to it cannot be listened to on the way.
     pub fn is_loopback(&self) -> bool {
-        let Self::Host { host, .. } = self else { return true };
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 }
 

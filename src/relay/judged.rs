@@ -1,7 +1,7 @@
 //! The recipients of one message, judged by one list, and their lines in the suppression log. Never does I/O, never
 //! asks the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
@@ -98,14 +98,14 @@ impl<'a> Judged<'a> {
             Some(heading) => heading,
         };
         let key = |address: &'a Address| address.key(PlusTags::Distinct);
-        let in_envelope = |named: &'a Address| mail.envelope.recipients.iter().any(|known| key(known) == key(named));
+        let in_envelope: HashSet<_> = mail.envelope.recipients.iter().map(key).collect();
         let (first, mut stopped) = (mail.envelope.recipients.len(), false);
         for (place, recipient) in heading.recipients.iter().enumerate() {
             let mut named = Self::default();
             named.add(first + place, recipient, optout::judge(list, recipient, context));
             stopped |= named.suppressed().next().is_some();
             // Who is in the envelope as well is among the hits already.
-            if !in_envelope(recipient) {
+            if !in_envelope.contains(&key(recipient)) {
                 self.hits.append(&mut named.hits);
             }
         }

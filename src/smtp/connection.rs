@@ -124,9 +124,7 @@ impl Connection<'_> {
                 let refused = (500..600).contains(&reply.code);
                 self.data_refused = is_data && refused;
                 if (is_data && self.input.is_waiting()) || (after_refused_data && refused) {
-                    self.hang_up().await?;
-                    self.linger().await;
-                    return Ok(Next::End);
+                    return self.leave().await.map(|()| Next::End);
                 }
             }
             Step::Judge(recipient) => self.recipient(recipient).await,
@@ -178,6 +176,10 @@ impl Connection<'_> {
 
     async fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.out);
+        self.leave().await
+    }
+
+    async fn leave(&mut self) -> io::Result<()> {
         self.hang_up().await?;
         self.linger().await;
         Ok(())

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use optout_relay::config::file::File;
-use optout_relay::config::{Config, Route};
+use optout_relay::config::{Config, HostRoute, Route};
 use serde_json::Value;
 
 /// Stand wherever a bad configuration holds a password; no error may repeat them.
@@ -126,7 +126,7 @@ fn the_shipped_file_holds_every_key_at_its_default() {
 fn the_examples_of_the_shipped_file_are_sound() {
     let opened = with_examples(&shipped());
     let config = load(&opened.replace("file:var/outbox", "smtp://mail.example.com"), &[]).unwrap_or_else(|told| panic!("{told}"));
-    let Route::Host { user, host, port, implicit_tls } = &config.route else { panic!("{:?}", config.route) };
+    let Route::Host(HostRoute { user, host, port, implicit_tls }) = &config.route else { panic!("{:?}", config.route) };
     assert_eq!(
         (user.as_deref(), host.as_str(), *port, *implicit_tls),
         (Some("seller@example.com"), "mail.example.com", 587, false)
