@@ -1,5 +1,6 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,7 +101,8 @@ impl Daemon {
             judge_headers: config.judge_headers(),
             ledger,
             upstream,
-            last_id: AtomicU64::new(0),
+            ids_given: AtomicU64::new(0),
+            chance: RandomState::new(),
         };
         let door = Door {
             relay: Arc::new(relay),

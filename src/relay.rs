@@ -3,6 +3,7 @@
 
 mod judged;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -10,11 +11,11 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use crate::ledger::{Ending, Event, Ledger, NotWritten};
-use crate::mail::{Address, Envelope, Id, Message, Outcome, Stage, clean, received};
+use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, Stage, clean, received};
 use crate::optout::{self, Action, Cleared, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
-use crate::upstream::{Body, Sent, Upstream};
-use judged::{Judged, Logged, Mail, Rules, event};
+use crate::upstream::{Load, Sent, To, Upstream};
+use judged::{Judged, Logged, Rules, event};
 
 /// A message with more `Received:` fields than this goes in a circle (RFC 5321 6.3).
 const MAX_HOPS: usize = 50;
@@ -34,8 +35,10 @@ pub struct Relay {
     pub ledger: Ledger,
     /// The real host.
     pub upstream: Upstream,
-    /// The id given last, in microseconds since 1970.
-    pub last_id: AtomicU64,
+    /// How many ids were given.
+    pub ids_given: AtomicU64,
+    /// The chance in them.
+    pub chance: RandomState,
 }
 
 impl Relay {
@@ -66,13 +69,14 @@ impl Relay {
         if message.received_count() > MAX_HOPS {
             return Reply::LOOP;
         }
-        self.attempt(&Mail::new(envelope, message)).await.unwrap_or_else(|reply| reply)
+        let trace = received(&self.hostname, &envelope, Timestamp::now());
+        self.attempt(&Mail::new(envelope, trace, message)).await.unwrap_or_else(|reply| reply)
     }
 
     /// One attempt for all recipients. `Err` is an answer too: it came before anything could leave.
     async fn attempt(&self, mail: &Mail) -> Result<Reply, Reply> {
         let started = Instant::now();
-        let body = Body::new(received(&self.hostname, &mail.envelope, Timestamp::now()), &mail.message, mail.envelope.smtputf8);
+        let load = Load::new(mail);
         let (mut van, mut fresh, mut logged) = (None, false, Logged::new());
         loop {
             let list = self.lists.current_shared();
@@ -103,7 +107,7 @@ impl Relay {
                 continue;
             }
             let Some(van) = van.take() else { continue };
-            match van.send(&mail.envelope.sender, &judged.cleared, &body).await {
+            match van.send(&to(mail, &judged), &load).await {
                 Sent::Done(outcomes) => {
                     warn_unreported(mail, &judged);
                     self.log_outcomes(mail, &judged.cleared, &outcomes, started);
@@ -147,12 +151,17 @@ impl Relay {
         }
     }
 
-    /// A new id: the time in microseconds, or one more than the last.
+    /// A new id.
     pub fn next_id(&self) -> Id {
         let now = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
-        let last = self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
-        Id::from_micros(now.max(last.unwrap_or_default() + 1))
+        Id::new(now, self.chance.hash_one(self.ids_given.fetch_add(1, Ordering::Relaxed)) as u32)
     }
+}
+
+/// Whoever is cleared, with what the sender wants to hear of it.
+fn to<'a>(mail: &'a Mail, judged: &Judged<'a>) -> Vec<To<'a>> {
+    let wish = |place: usize| &mail.envelope.recipients[place].wish;
+    judged.places.iter().zip(&judged.cleared).map(|(place, permit)| To { permit: *permit, wish: wish(*place) }).collect()
 }
 
 /// They have not opted out, and are not mailed either.

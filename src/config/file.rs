@@ -26,6 +26,7 @@ pub struct File {
     pub listen: Listen,
     pub upstream: Upstream,
     pub opt_out: OptOut,
+    pub delivery: Delivery,
     pub log: Log,
 }
 
@@ -84,6 +85,25 @@ pub struct OptOut {
     pub max_shrink: f64,
 }
 
+/// `[delivery]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    pub answer: Answer,
+    #[serde(with = "value::duration")]
+    pub patience: Duration,
+    #[serde(with = "value::duration")]
+    pub retry_first: Duration,
+    #[serde(with = "value::duration")]
+    pub retry_max: Duration,
+    #[serde(with = "value::duration")]
+    pub give_up_after: Duration,
+    #[serde(with = "value::duration")]
+    pub report_delay_after: Duration,
+    #[serde(deserialize_with = "value::size")]
+    pub min_free: ByteSize,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,6 +126,17 @@ pub enum Tls {
     Auto,
     /// `smtp://` stays in the clear.
     Never,
+}
+
+/// `delivery.answer`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// After an attempt to deliver.
+    #[default]
+    Delivered,
+    /// When the message is in the spool.
+    Stored,
 }
 
 /// `opt_out.headers`
@@ -241,6 +272,7 @@ impl Default for File {
             listen: Listen::default(),
             upstream: Upstream::default(),
             opt_out: OptOut::default(),
+            delivery: Delivery::default(),
             log: Log::default(),
         }
     }
@@ -290,6 +322,20 @@ impl Default for OptOut {
             plus_tags: PlusTags::default(),
             exempt_subjects: Vec::new(),
             max_shrink: 0.5,
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            answer: Answer::default(),
+            patience: Duration::from_secs(20),
+            retry_first: Duration::from_secs(5 * 60),
+            retry_max: Duration::from_secs(67 * 60),
+            give_up_after: Duration::from_secs(5 * 86_400),
+            report_delay_after: Duration::from_secs(4 * 3600),
+            min_free: ByteSize::mib(256),
         }
     }
 }

@@ -75,6 +75,9 @@ impl Config {
             ("upstream.connect_timeout", upstream.connect_timeout.is_zero()),
             ("upstream.timeout", upstream.timeout.is_zero()),
             ("upstream.data_timeout", upstream.data_timeout.is_zero()),
+            ("delivery.patience", file.delivery.patience.is_zero()),
+            ("delivery.retry_first", file.delivery.retry_first.is_zero()),
+            ("delivery.give_up_after", file.delivery.give_up_after.is_zero()),
             ("log.rotate_age", file.log.rotate_age.is_zero()),
             ("listen.max_recipients", listen.max_recipients == 0),
             ("listen.max_sessions", listen.max_sessions == 0),
@@ -92,6 +95,10 @@ impl Config {
         }
         if file.opt_out.lists.is_empty() {
             return Err(wrong("opt_out.lists", "names no list").hint("lists = [\"blacklist.toml\"]; a list may be empty"));
+        }
+        if file.delivery.retry_max < file.delivery.retry_first {
+            return Err(wrong("delivery.retry_max", "is shorter than delivery.retry_first")
+                .hint("waits grow from the first to the longest"));
         }
         if !(0.0..=1.0).contains(&file.opt_out.max_shrink) {
             return Err(wrong("opt_out.max_shrink", "is not between 0 and 1").hint("0.5 is one half"));

@@ -6,22 +6,34 @@ use std::sync::Arc;
 
 use super::Address;
 
-/// Our own name of a message: it stands in the Received field, in every log line and in the reply to the tool.
+/// Our own name of a message: it stands in the Received field, in every log line, in the reply to the tool, and is the
+/// name of its files in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(u64);
+pub struct Id(u128);
+
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Digits of an id: 53 bits of time and 32 of chance.
+const ID_LENGTH: usize = 17;
 
 impl Id {
-    /// An id from microseconds since 1970; the caller sees to it that no two are the same.
-    pub fn from_micros(micros: u64) -> Self {
-        Self(micros)
+    /// An id from microseconds since 1970, and from chance: two relays, or one whose clock was set back, give no id twice.
+    pub fn new(micros: u64, chance: u32) -> Self {
+        Self(u128::from(micros & ((1 << 53) - 1)) << 32 | u128::from(chance))
+    }
+
+    /// Reads what [`Display`](fmt::Display) has written; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| DIGITS.iter().position(|digit| *digit == byte).map(|value| value as u128);
+        let all = text.bytes().try_fold(0, |bits, byte| Some(bits << 5 | digit(byte)?))?;
+        (text.len() == ID_LENGTH).then_some(Self(all))
     }
 }
 
-/// Eleven characters of Crockford's base 32, in the order of time.
+/// Seventeen characters of Crockford's base 32, in the order of time.
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-        let mut text = [0_u8; 11];
+        let mut text = [0_u8; ID_LENGTH];
         for (place, digit) in text.iter_mut().rev().enumerate() {
             *digit = DIGITS[(self.0 >> (5 * place)) as usize & 31];
         }
@@ -71,6 +83,76 @@ pub struct Client {
     pub extended: bool,
 }
 
+/// Somebody accepted at RCPT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// As written.
+    pub address: Address,
+    /// What the sender wants to hear of it.
+    pub wish: Wish,
+}
+
+/// The parameters of RCPT (RFC 3461 4.1, 4.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// `NOTIFY`
+    pub notify: Notify,
+    /// `ORCPT` as it was written: type, semicolon, xtext.
+    pub original: Option<Box<str>>,
+}
+
+/// When the sender wants a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Notify {
+    /// Nothing was said: failures, and delays if we like.
+    #[default]
+    Unsaid,
+    /// `NEVER`
+    Never,
+    /// Exactly these.
+    When {
+        /// `SUCCESS`
+        success: bool,
+        /// `FAILURE`
+        failure: bool,
+        /// `DELAY`
+        delay: bool,
+    },
+}
+
+impl Notify {
+    /// The sender wants to hear that the mail could not be delivered.
+    pub fn of_failure(self) -> bool {
+        matches!(self, Self::Unsaid | Self::When { failure: true, .. })
+    }
+
+    /// The sender wants to hear that the mail is late.
+    pub fn of_delay(self) -> bool {
+        matches!(self, Self::Unsaid | Self::When { delay: true, .. })
+    }
+
+    /// The sender wants to hear that the mail went on.
+    pub fn of_success(self) -> bool {
+        matches!(self, Self::When { success: true, .. })
+    }
+}
+
+/// `RET`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ret {
+    /// `FULL`
+    Full,
+    /// `HDRS`
+    Headers,
+}
+
+impl From<Address> for Recipient {
+    /// Without wishes.
+    fn from(address: Address) -> Self {
+        Self { address, wish: Wish::default() }
+    }
+}
+
 /// One mail transaction: sender, recipients as written, what the client declared of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -81,9 +163,30 @@ pub struct Envelope {
     /// Where reports go.
     pub sender: ReversePath,
     /// Accepted at RCPT, in order. Not cleared: judged again before anything leaves.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
+    /// `RET`: how much of the message a report holds (RFC 3461 4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID` in xtext as it was written (RFC 3461 4.4).
+    pub envid: Option<Box<str>>,
     /// `BODY=8BITMIME` was declared (RFC 6152).
     pub eight_bit: bool,
     /// `SMTPUTF8` was declared (RFC 6531).
     pub smtputf8: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_was_written_and_sorts_by_time() {
+        let ids = [Id::new(0, 0), Id::new(1, 0), Id::new(1, u32::MAX), Id::new(2, 7), Id::new((1 << 53) - 1, u32::MAX)];
+        assert!(ids.is_sorted_by_key(|id| id.to_string()));
+        for id in ids {
+            assert_eq!(Id::parse(&id.to_string()), Some(id));
+        }
+        for wrong in ["", "0", "0000000000000000U", "00000000000000000000", "../00000000000000"] {
+            assert_eq!(Id::parse(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -41,8 +41,10 @@ pub enum Stage {
     Dot,
     /// The final dot was sent and no usable reply came: the host may have the message.
     Unanswered,
-    /// Our own part: a folder, a rule.
+    /// Our own part: a folder, a limit.
     Local,
+    /// Our own judge: the recipient has opted out.
+    OptOut,
 }
 
 impl fmt::Display for Stage {
@@ -55,6 +57,7 @@ impl fmt::Display for Stage {
             Self::Dot => "end of data",
             Self::Unanswered => "after end of data",
             Self::Local => "local",
+            Self::OptOut => "opt-out",
         })
     }
 }
@@ -97,24 +100,27 @@ pub enum Outcome {
     Delivered(Status),
     /// Not now: try again later.
     Deferred(Status),
-    /// Refused for good.
+    /// Refused for good; the sender is to hear of it.
     Refused(Status),
+    /// Kept back because of an opt-out, and nobody is to hear of it.
+    Suppressed(Status),
 }
 
 impl Outcome {
     /// The status behind the outcome.
     pub fn status(&self) -> &Status {
         match self {
-            Self::Delivered(status) | Self::Deferred(status) | Self::Refused(status) => status,
+            Self::Delivered(status) | Self::Deferred(status) | Self::Refused(status) | Self::Suppressed(status) => status,
         }
     }
 
-    /// Postfix's word for it in the delivery log: `sent`, `deferred`, `bounced`.
+    /// Postfix's word for it in the delivery log: `sent`, `deferred`, `bounced`; and ours, `suppressed`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Delivered(_) => "sent",
             Self::Deferred(_) => "deferred",
-            Self::Refused(_) => "bounced",
+            Self::Refused(status) if status.stage != Stage::OptOut => "bounced",
+            Self::Refused(_) | Self::Suppressed(_) => "suppressed",
         }
     }
 }

@@ -2,25 +2,16 @@
 //! asks the clock.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
 use crate::ledger::{Ending, Event, EventRule};
-use crate::mail::{Address, Envelope, Heading, Id, Message, PlusTags};
+use crate::mail::{Address, Envelope, Heading, Id, Mail, PlusTags};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
 /// A header section that rules must read may not be longer, in bytes.
 const MAX_HEADER: usize = 256 << 10;
-
-/// One message under way.
-pub struct Mail {
-    pub envelope: Envelope,
-    pub message: Message,
-    /// Read when a rule or the log first asks for it.
-    heading: OnceLock<Option<Heading>>,
-}
 
 /// What there is to judge by besides the list.
 pub struct Rules<'r> {
@@ -35,6 +26,8 @@ pub struct Rules<'r> {
 pub struct Judged<'a> {
     /// May be mailed.
     pub cleared: Vec<Cleared<'a>>,
+    /// Their places in the envelope.
+    pub places: Vec<usize>,
     /// Could have been mailed, but somebody who opted out stands in the header.
     pub stopped: Vec<Cleared<'a>>,
     hits: Vec<Hit<'a>>,
@@ -52,18 +45,9 @@ struct Hit<'a> {
     ending: Ending,
 }
 
-impl Mail {
-    pub fn new(envelope: Envelope, message: Message) -> Self {
-        Self { envelope, message, heading: OnceLock::new() }
-    }
-
-    /// What stands in the header, if somebody wants to know and it is not too long.
-    fn heading_if(&self, wanted: bool) -> Option<&Heading> {
-        if !wanted {
-            return None;
-        }
-        self.heading.get_or_init(|| self.message.headers(MAX_HEADER).map(|section| Heading::read(&section))).as_ref()
-    }
+/// What stands in the header, if somebody wants to know and it is not too long.
+fn heading_if(wanted: bool, mail: &Mail) -> Option<&Heading> {
+    if wanted { mail.heading(MAX_HEADER) } else { None }
 }
 
 impl<'a> Judged<'a> {
@@ -71,7 +55,7 @@ impl<'a> Judged<'a> {
     ///
     /// Whoever stands in the log as suppressed for this attempt stays suppressed, whatever the list says now.
     pub fn new(list: &'a OptOutList, mail: &'a Mail, rules: &Rules<'_>, logged: &Logged) -> Result<Self, Reply> {
-        let title = match mail.heading_if(!rules.policy.exempt_subjects.is_empty()) {
+        let title = match heading_if(!rules.policy.exempt_subjects.is_empty(), mail) {
             Some(heading) => Title::Is(&heading.subject),
             None => Title::Is(""),
         };
@@ -79,7 +63,7 @@ impl<'a> Judged<'a> {
         let mut judged = Self::default();
         for (place, recipient) in mail.envelope.recipients.iter().enumerate() {
             if logged.get(&place) != Some(&Ending::Suppressed) {
-                judged.add(place, recipient, optout::judge(list, recipient, &context));
+                judged.add(place, &recipient.address, optout::judge(list, &recipient.address, &context));
             }
         }
         if rules.headers {
@@ -91,14 +75,14 @@ impl<'a> Judged<'a> {
     /// Somebody who opted out stands in To, Cc or Bcc: nothing of the message leaves.
     fn add_named(&mut self, list: &'a OptOutList, mail: &'a Mail, context: &Context<'_>) -> Result<(), Reply> {
         let enforce = context.policy.mode == Mode::Enforce;
-        let heading = match mail.heading_if(true) {
+        let heading = match heading_if(true, mail) {
             None if enforce => return Err(Reply::LONG_HEADER),
             Some(heading) if enforce && heading.unreadable_recipient => return Err(Reply::UNREADABLE_HEADER),
             None => return Ok(()),
             Some(heading) => heading,
         };
         let key = |address: &'a Address| address.key(PlusTags::Distinct);
-        let in_envelope: HashSet<_> = mail.envelope.recipients.iter().map(key).collect();
+        let in_envelope: HashSet<_> = mail.envelope.recipients.iter().map(|recipient| key(&recipient.address)).collect();
         let (first, mut stopped) = (mail.envelope.recipients.len(), false);
         for (place, recipient) in heading.recipients.iter().enumerate() {
             let mut named = Self::default();
@@ -117,13 +101,20 @@ impl<'a> Judged<'a> {
 
     fn add(&mut self, place: usize, recipient: &'a Address, verdict: Verdict<'a>) {
         let (permit, suppression, ending) = match verdict {
-            Verdict::Clear(permit) => return self.cleared.push(permit),
+            Verdict::Clear(permit) => return self.clear(place, permit),
             Verdict::Observed(permit, suppression) => (Some(permit), suppression, Ending::Observed),
             Verdict::Exempted(permit, suppression) => (Some(permit), suppression, Ending::Exempted),
             Verdict::Open(suppression) | Verdict::OptedOut(suppression) => (None, suppression, Ending::Suppressed),
         };
-        self.cleared.extend(permit);
+        if let Some(permit) = permit {
+            self.clear(place, permit);
+        }
         self.hits.push(Hit { place, recipient, suppression, ending });
+    }
+
+    fn clear(&mut self, place: usize, permit: Cleared<'a>) {
+        self.cleared.push(permit);
+        self.places.push(place);
     }
 
     fn suppressed(&self) -> impl Iterator<Item = &Hit<'a>> {
@@ -141,7 +132,7 @@ impl<'a> Judged<'a> {
         let mut events = Vec::new();
         for Hit { place, recipient, suppression, ending } in &self.hits {
             if logged.insert(*place, *ending).is_none() {
-                let message_id = mail.heading_if(true).and_then(|heading| heading.message_id.clone());
+                let message_id = heading_if(true, mail).and_then(|heading| heading.message_id.clone());
                 let event = event(&mail.envelope, recipient, suppression, list, told, now);
                 events.push(Event { event: *ending, message_id, ..event });
             }
@@ -192,16 +183,18 @@ pub fn event(
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::mail::{Client, ReversePath};
+    use crate::mail::{Client, Message, ReversePath};
     use crate::optout::{Attributes, Builder, Subject};
 
     fn mail(to: &[&str], wire: &'static str) -> Mail {
         let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
-        let recipients = to.iter().map(|to| Address::parse(to).unwrap()).collect();
-        let (id, sender) = (Id::from_micros(1), ReversePath::Null);
-        let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false };
-        Mail::new(envelope, Message::from_wire(wire.into()).unwrap())
+        let recipients = to.iter().map(|to| Address::parse(to).unwrap().into()).collect();
+        let (id, sender) = (Id::new(1, 1), ReversePath::Null);
+        let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
+        Mail::new(envelope, Bytes::new(), Message::from_wire(wire.into()).unwrap())
     }
 
     fn list(names: &[&str]) -> OptOutList {

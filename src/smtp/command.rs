@@ -5,7 +5,7 @@ use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{Error, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
 use super::reply::Reply;
-use crate::mail::{Address, ReversePath, clean};
+use crate::mail::{Address, Recipient, ReversePath, clean};
 
 /// What a client may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Command {
     /// MAIL FROM.
     Mail(Mail),
     /// RCPT TO.
-    Rcpt(Address),
+    Rcpt(Recipient),
     /// DATA
     Data,
     /// RSET
@@ -136,7 +136,7 @@ fn rcpt(rest: &str) -> Result<Command, Reply> {
     }
     match Address::parse(path) {
         Ok(address) if address.routes_on() => Err(Reply::ROUTED_RECIPIENT),
-        Ok(address) => Ok(Command::Rcpt(address)),
+        Ok(address) => Ok(Command::Rcpt(address.into())),
         Err(_) => Err(Reply::BAD_RECIPIENT),
     }
 }
@@ -212,7 +212,7 @@ mod tests {
 
     fn mailbox(line: &str) -> String {
         match Command::parse(line.as_bytes()) {
-            Ok(Command::Rcpt(address)) => address.to_string(),
+            Ok(Command::Rcpt(recipient)) => recipient.address.to_string(),
             Ok(Command::Mail(mail)) => mail.sender.to_string(),
             other => panic!("{line}: {other:?}"),
         }

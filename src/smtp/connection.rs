@@ -139,9 +139,9 @@ impl Connection<'_> {
         Ok(Next::More)
     }
 
-    async fn recipient(&mut self, recipient: crate::mail::Address) {
+    async fn recipient(&mut self, recipient: crate::mail::Recipient) {
         if let Some(envelope) = self.session.envelope() {
-            let reply = self.door.relay.judge(envelope, &recipient).await;
+            let reply = self.door.relay.judge(envelope, &recipient.address).await;
             reply.write_to(&mut self.out);
             self.session.judged(recipient, &reply);
         }

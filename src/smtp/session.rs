@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::command::{Command, Mail};
 use super::reply::Reply;
-use crate::mail::{Address, Client, Envelope, Id};
+use crate::mail::{Client, Envelope, Id, Recipient};
 
 /// Bounds of a session, from `[listen]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Step {
     /// Say it and read on.
     Say(Reply),
     /// Ask the judge about this recipient, give the answer to [`Session::judged`], and say that.
-    Judge(Address),
+    Judge(Recipient),
     /// Say 354, receive a message, take the envelope.
     Receive,
     /// Say it and hang up.
@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// The judge's answer about a recipient: if positive, the mail goes to it.
-    pub fn judged(&mut self, recipient: Address, reply: &Reply) {
+    pub fn judged(&mut self, recipient: Recipient, reply: &Reply) {
         if let Some(transaction) = &mut self.transaction
             && reply.is_positive()
         {
@@ -122,7 +122,7 @@ impl Session {
             Command::Ehlo(name) => Step::Say(self.hello(&name, true)),
             Command::Helo(name) => Step::Say(self.hello(&name, false)),
             Command::Mail(mail) => Step::Say(self.mail(mail, id)),
-            Command::Rcpt(address) => self.rcpt(address),
+            Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Data => self.data(),
             Command::Rset => {
                 self.transaction = None;
@@ -153,12 +153,12 @@ impl Session {
         }
         let Mail { sender, eight_bit, smtputf8, .. } = mail;
         let client = self.client.clone();
-        let envelope = Envelope { id: id(), client, sender, recipients: Vec::new(), eight_bit, smtputf8 };
+        let envelope = Envelope { id: id(), client, sender, recipients: Vec::new(), eight_bit, smtputf8, ret: None, envid: None };
         self.transaction = Some(Transaction { envelope, tried: false });
         Reply::SENDER_OK
     }
 
-    fn rcpt(&mut self, address: Address) -> Step {
+    fn rcpt(&mut self, recipient: Recipient) -> Step {
         let Some(transaction) = &mut self.transaction else {
             return Step::Say(Reply::MAIL_FIRST);
         };
@@ -166,10 +166,10 @@ impl Session {
         if transaction.envelope.recipients.len() >= self.limits.recipients {
             return Step::Say(Reply::TOO_MANY_RECIPIENTS);
         }
-        if !transaction.envelope.smtputf8 && !address.as_str().is_ascii() {
+        if !transaction.envelope.smtputf8 && !recipient.address.as_str().is_ascii() {
             return Step::Say(Reply::NEEDS_SMTPUTF8);
         }
-        Step::Judge(address)
+        Step::Judge(recipient)
     }
 
     fn data(&self) -> Step {

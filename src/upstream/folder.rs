@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Body;
-use crate::mail::{Outcome, ReversePath, Stage, Status};
-use crate::optout::Cleared;
+use super::{Load, To};
+use crate::mail::{Mail, Outcome, Stage, Status};
 
 /// A folder that takes mail.
 #[derive(Debug)]
@@ -32,11 +31,12 @@ impl Folder {
     }
 
     /// Writes one message for all recipients.
-    pub async fn put(&self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Vec<Outcome> {
-        let recipients: Vec<_> = to.iter().map(|permit| permit.recipient().as_str()).collect();
-        let envelope = serde_json::json!({ "sender": sender.as_str(), "recipients": recipients });
+    pub async fn put(&self, to: &[To<'_>], load: &Load<'_>) -> Vec<Outcome> {
+        let Mail { envelope, trace, message, .. } = load.mail;
+        let recipients: Vec<_> = to.iter().map(|to| to.permit.recipient().as_str()).collect();
+        let envelope = serde_json::json!({ "sender": envelope.sender.as_str(), "recipients": recipients });
         let (path, stem) = (self.path.clone(), self.stem());
-        let (trace, message) = (body.trace.clone(), body.message.clone());
+        let (trace, message) = (trace.clone(), message.clone());
         let written = tokio::task::spawn_blocking(move || {
             place(&path, &format!("{stem}.json"), std::iter::once(format!("{envelope:#}\n").as_bytes()))?;
             let content = std::iter::once(&trace[..]).chain(message.content());

@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::transaction::transact;
-use super::{Body, Sent};
-use crate::mail::{ReversePath, Stage, Status};
-use crate::optout::Cleared;
+use super::{Load, Sent, To};
+use crate::mail::{Stage, Status};
 
 /// How the host is reached, from `[upstream]`.
 pub struct Settings {
@@ -151,9 +150,9 @@ impl Host {
 
 impl Lane<'_> {
     /// Sends one message in one transaction.
-    pub async fn send(mut self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Sent {
+    pub async fn send(mut self, to: &[To<'_>], load: &Load<'_>) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
-        let (sent, usable) = transact(&mut connection, self.host, sender, to, body, self.used_before).await;
+        let (sent, usable) = transact(&mut connection, self.host, to, load, self.used_before).await;
         if usable && connection.in_step() {
             self.connection = Some(connection);
         }

@@ -13,9 +13,7 @@ pub use folder::Folder;
 pub use host::{Host, Secret, Security, Settings};
 pub use tls::{TlsError, connector};
 
-use bytes::Bytes;
-
-use crate::mail::{Message, Outcome, ReversePath, Status};
+use crate::mail::{Mail, Outcome, Status, Wish};
 use crate::optout::Cleared;
 use host::Lane;
 
@@ -46,26 +44,30 @@ pub enum Sent {
     Stale,
 }
 
-/// What is sent: our trace field and the message, and what the host must be able to do for it.
+/// What is sent, and what the host must be able to do for it.
 #[derive(Clone, Debug)]
-pub struct Body<'m> {
-    trace: Bytes,
-    message: &'m Message,
+pub struct Load<'m> {
+    mail: &'m Mail,
     eight_bit: bool,
     utf8_header: bool,
 }
 
-impl<'m> Body<'m> {
-    /// `trace` is a whole `Received:` field; `smtputf8` is what the tool declared.
-    pub fn new(trace: Bytes, message: &'m Message, smtputf8: bool) -> Self {
+/// One recipient of a transaction: the permit, and what goes along with RCPT.
+#[derive(Clone, Copy, Debug)]
+pub struct To<'a> {
+    /// From the judge, of this moment.
+    pub permit: Cleared<'a>,
+    /// What the sender wants to hear of it.
+    pub wish: &'a Wish,
+}
+
+impl<'m> Load<'m> {
+    /// Looks at the message once, however often it is sent.
+    pub fn new(mail: &'m Mail) -> Self {
+        let (message, smtputf8) = (&mail.message, mail.envelope.smtputf8);
         let eight_bit = message.is_eight_bit();
         let utf8_header = smtputf8 && eight_bit && message.headers(usize::MAX).is_some_and(|section| !section.bytes().is_ascii());
-        Self { trace, message, eight_bit, utf8_header }
-    }
-
-    /// Bytes on the wire, the final dot not among them.
-    fn len(&self) -> usize {
-        self.trace.len() + self.message.len()
+        Self { mail, eight_bit, utf8_header }
     }
 }
 
@@ -110,10 +112,10 @@ impl Upstream {
 
 impl Van<'_> {
     /// Sends one message to all who are cleared.
-    pub async fn send(self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Sent {
+    pub async fn send(self, to: &[To<'_>], load: &Load<'_>) -> Sent {
         match self {
-            Self::Folder(folder) => Sent::Done(folder.put(sender, to, body).await),
-            Self::Host(lane) => lane.send(sender, to, body).await,
+            Self::Folder(folder) => Sent::Done(folder.put(to, load).await),
+            Self::Host(lane) => lane.send(to, load).await,
         }
     }
 }

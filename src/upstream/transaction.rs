@@ -9,9 +9,8 @@ use bytes::Bytes;
 use super::connection::{Broken, Connection, HostReply};
 use super::host::Host;
 use super::offer::Offer;
-use super::{Body, Sent};
-use crate::mail::{Outcome, ReversePath, Stage, Status};
-use crate::optout::Cleared;
+use super::{Load, Sent, To};
+use crate::mail::{Outcome, Stage, Status};
 
 const LOST: &str = "4.4.2 the connection to the mail host was lost";
 
@@ -22,20 +21,13 @@ const LOST: &str = "4.4.2 the connection to the mail host was lost";
 ///
 /// Nothing holds what the host defers for a part of the recipients, so the message then goes to nobody: the tool
 /// keeps it and nobody gets it twice.
-pub async fn transact(
-    connection: &mut Connection,
-    host: &Host,
-    sender: &ReversePath,
-    to: &[Cleared<'_>],
-    body: &Body<'_>,
-    kept: bool,
-) -> (Sent, bool) {
-    if let Some(refusal) = unfit(connection.offer, sender, to, body) {
+pub async fn transact(connection: &mut Connection, host: &Host, to: &[To<'_>], load: &Load<'_>, kept: bool) -> (Sent, bool) {
+    if let Some(refusal) = unfit(connection.offer, to, load) {
         return (all(to, &Outcome::Refused(refusal)), true);
     }
     let mut dialogue = Dialogue { connection, within: host.settings().timeout, batch: String::new(), begun: false };
-    match dialogue.envelope(sender, to, body).await {
-        Ok(Answered { outcomes, go_on: true }) => dialogue.content(outcomes, body, host).await,
+    match dialogue.envelope(to, load).await {
+        Ok(Answered { outcomes, go_on: true }) => dialogue.content(outcomes, load, host).await,
         Ok(Answered { outcomes, go_on: false }) => {
             let usable = dialogue.reset(&outcomes).await;
             (Sent::Done(outcomes), usable)
@@ -67,8 +59,8 @@ struct Dialogue<'c> {
 }
 
 impl Dialogue<'_> {
-    async fn envelope(&mut self, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Result<Answered, Broken> {
-        let mut commands = commands(self.connection.offer, sender, to, body).into_iter();
+    async fn envelope(&mut self, to: &[To<'_>], load: &Load<'_>) -> Result<Answered, Broken> {
+        let mut commands = commands(self.connection.offer, to, load).into_iter();
         let pipelining = self.connection.offer.pipelining;
         let mut outcomes = Vec::with_capacity(to.len());
         if pipelining {
@@ -123,9 +115,9 @@ impl Dialogue<'_> {
     }
 
     /// The message and its dot in one write; the reply settles all who were accepted.
-    async fn content(self, outcomes: Vec<Outcome>, body: &Body<'_>, host: &Host) -> (Sent, bool) {
-        self.connection.hold(body.trace.clone());
-        self.connection.hold(body.message.wire().clone());
+    async fn content(self, outcomes: Vec<Outcome>, load: &Load<'_>, host: &Host) -> (Sent, bool) {
+        self.connection.hold(load.mail.trace.clone());
+        self.connection.hold(load.mail.message.wire().clone());
         self.connection.hold(Bytes::from_static(b".\r\n"));
         let reply = tokio::select! {
             reply = self.connection.reply(host.settings().data_timeout) => reply,
@@ -165,43 +157,47 @@ impl From<&HostReply> for Broken {
     }
 }
 
-fn all(to: &[Cleared<'_>], outcome: &Outcome) -> Sent {
+fn all(to: &[To<'_>], outcome: &Outcome) -> Sent {
     Sent::Done(vec![outcome.clone(); to.len()])
 }
 
 /// What this host could never take (RFC 6152 3, RFC 6531 3.2, RFC 1870 6.1).
-fn unfit(offer: Offer, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Option<Status> {
+fn unfit(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Option<Status> {
     let refuse = |code, text| Some(Status::new(Stage::Local, code, text));
-    if needs_smtputf8(sender, to, body) && !offer.smtputf8 {
+    if needs_smtputf8(to, load) && !offer.smtputf8 {
         return refuse(553, "5.6.7 the mail host does not take international addresses (SMTPUTF8)");
     }
-    if body.eight_bit && !offer.eight_bit {
+    if load.eight_bit && !offer.eight_bit {
         return refuse(554, "5.6.3 the mail host does not take 8-bit mail (8BITMIME)");
     }
     match offer.size {
-        Some(limit) if limit > 0 && body.len() as u64 > limit => refuse(552, "5.3.4 the message is too large for the mail host"),
+        Some(limit) if limit > 0 && load.mail.len() as u64 > limit => {
+            refuse(552, "5.3.4 the message is too large for the mail host")
+        }
         _ => None,
     }
 }
 
-fn needs_smtputf8(sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> bool {
-    body.utf8_header || !sender.as_str().is_ascii() || to.iter().any(|permit| !permit.recipient().as_str().is_ascii())
+fn needs_smtputf8(to: &[To<'_>], load: &Load<'_>) -> bool {
+    load.utf8_header
+        || !load.mail.envelope.sender.as_str().is_ascii()
+        || to.iter().any(|to| !to.permit.recipient().as_str().is_ascii())
 }
 
-fn commands(offer: Offer, sender: &ReversePath, to: &[Cleared<'_>], body: &Body<'_>) -> Vec<String> {
+fn commands(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Vec<String> {
     // An address has no control bytes and no unquoted brackets: it was parsed. Writing to a String cannot fail.
-    let mut mail = format!("MAIL FROM:<{sender}>");
+    let mut mail = format!("MAIL FROM:<{}>", load.mail.envelope.sender);
     if offer.size.is_some() {
-        let _ = write!(mail, " SIZE={}", body.len());
+        let _ = write!(mail, " SIZE={}", load.mail.len());
     }
-    if body.eight_bit {
+    if load.eight_bit {
         mail.push_str(" BODY=8BITMIME");
     }
-    if needs_smtputf8(sender, to, body) {
+    if needs_smtputf8(to, load) {
         mail.push_str(" SMTPUTF8");
     }
     mail.push_str("\r\n");
-    let rcpt = to.iter().map(|permit| format!("RCPT TO:<{}>\r\n", permit.recipient()));
+    let rcpt = to.iter().map(|to| format!("RCPT TO:<{}>\r\n", to.permit.recipient()));
     std::iter::once(mail).chain(rcpt).chain(std::iter::once("DATA\r\n".to_owned())).collect()
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use optout_relay::mail::{Address, Message, ReversePath};
+use optout_relay::mail::{Address, Client, Envelope, Id, Mail, Message, ReversePath, Wish};
 use optout_relay::optout::{Context, OptOutList, Policy, Title, Verdict, judge};
-use optout_relay::upstream::{self, Body, Secret, Security, Sent, Settings, Upstream, connector};
+use optout_relay::upstream::{self, Load, Secret, Security, Sent, Settings, To, Upstream, connector};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -90,8 +90,11 @@ async fn over_starttls(ca: &Ca, port: u16) -> String {
     let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
     let recipient = Address::parse("in@example.com").unwrap();
     let Verdict::Clear(permit) = judge(&list, &recipient, &context) else { panic!("an empty list clears everybody") };
-    let message = Message::from_wire("x\r\n".into()).unwrap();
-    let sent = van.send(&ReversePath::Null, &[permit], &Body::new("".into(), &message, false)).await;
+    let client = Client { ip: [127, 0, 0, 1].into(), helo: "".into(), extended: true };
+    let (id, sender, recipients) = (Id::new(1, 1), ReversePath::Null, vec![recipient.clone().into()]);
+    let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
+    let mail = Mail::new(envelope, "".into(), Message::from_wire("x\r\n".into()).unwrap());
+    let sent = van.send(&[To { permit, wish: &Wish::default() }], &Load::new(&mail)).await;
     upstream.close().await;
     let Sent::Done(outcomes) = sent else { panic!("a fresh connection is not stale") };
     outcomes[0].status().to_string()

@@ -1,0 +1,42 @@
+//! One message under way: envelope, our trace field, content. Never changes, once it is made.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
+use super::{Envelope, Heading, Message};
+
+/// A message as it goes on: `trace` in front of `message`.
+#[derive(Debug)]
+pub struct Mail {
+    /// Who sends it to whom.
+    pub envelope: Envelope,
+    /// Our own `Received:` field; empty where it stands in the message already.
+    pub trace: Bytes,
+    /// As it came.
+    pub message: Message,
+    /// Read when a rule or the log first asks for it.
+    heading: OnceLock<Option<Heading>>,
+}
+
+impl Mail {
+    /// `trace` is a whole field with its CRLF, or nothing.
+    pub fn new(envelope: Envelope, trace: Bytes, message: Message) -> Self {
+        Self { envelope, trace, message, heading: OnceLock::new() }
+    }
+
+    /// What stands in the header; `None` if that is longer than `cap` bytes at the first asking.
+    pub fn heading(&self, cap: usize) -> Option<&Heading> {
+        self.heading.get_or_init(|| self.message.headers(cap).map(|section| Heading::read(&section))).as_ref()
+    }
+
+    /// Bytes on the wire, the final dot not among them.
+    pub fn len(&self) -> usize {
+        self.trace.len() + self.message.len()
+    }
+
+    /// There is nothing at all, not even a trace field.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
