@@ -3,15 +3,15 @@
 mod address;
 mod envelope;
 mod heading;
-mod mail;
 mod message;
+mod piece;
 mod status;
 mod trace;
 
 pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
-pub use mail::Mail;
 pub use message::{HeaderSection, Message};
+pub use piece::Mail;
 pub use status::{Enhanced, Outcome, Stage, Status, clean};
 pub use trace::received;

@@ -1,4 +1,4 @@
-//! One message under way: envelope, our trace field, content. Never changes, once it is made.
+//! One piece of mail under way: envelope, our trace field, content. Never changes, once it is made.
 
 use std::sync::OnceLock;
 
