@@ -21,7 +21,7 @@
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
-//! | 1 decider | [`smtp`] | `command`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
+//! | 1 decider | [`smtp`] | `command` and its `parameters`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `mod` as meant |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |

@@ -3,6 +3,7 @@
 mod command;
 mod connection;
 mod input;
+mod parameters;
 mod reply;
 mod session;
 

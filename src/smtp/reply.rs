@@ -94,7 +94,11 @@ impl Reply {
 
     /// 250 to EHLO with what is offered; `size` in bytes (RFC 1870).
     pub fn extended_hello(hostname: &str, size: u64) -> Self {
-        Self { more: &["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"], size: Some(size), ..Self::hello(hostname) }
+        Self {
+            more: &["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"],
+            size: Some(size),
+            ..Self::hello(hostname)
+        }
     }
 
     /// 250: somebody else has the whole message now, or there was nobody left to send it to.

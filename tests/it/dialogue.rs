@@ -50,8 +50,8 @@ async fn every_dialogue_goes_as_written() {
 }
 
 /// Raise them with the dialogues.
-const MIN_FILES: usize = 22;
-const MIN_STEPS: usize = 690;
+const MIN_FILES: usize = 26;
+const MIN_STEPS: usize = 780;
 
 impl Dialogue {
     fn read(name: &str, text: &str) -> Self {
