@@ -16,4 +16,4 @@ pub use message::{HeaderSection, Message};
 pub use piece::Mail;
 pub use status::{Enhanced, Outcome, Stage, Status, clean};
 pub use trace::received;
-pub use xtext::{envelope_id, original_recipient};
+pub use xtext::{embedded, envelope_id, original_recipient};

@@ -1,6 +1,8 @@
 //! The xtext of RFC 3461 4: what stands in `ENVID` and `ORCPT`. Never writes it anew: what is passed on is what was
 //! written, so that nothing is encoded twice.
 
+use std::borrow::Cow;
+
 /// The longest envelope id, decoded (RFC 3461 4.4).
 const MAX_ENVELOPE_ID: usize = 100;
 
@@ -21,6 +23,15 @@ pub fn original_recipient(written: &str) -> Option<(&str, String)> {
     let international = kind.eq_ignore_ascii_case("utf-8");
     let address = decode(address, |c| international && !c.is_ascii() && !c.is_control() && !c.is_whitespace())?;
     (is_atom && !address.is_empty() && written.len() <= MAX_ORIGINAL).then_some((kind, address))
+}
+
+/// An address of type `utf-8` in ASCII: letters beyond it as `\x{E4}` (RFC 6533 3), the rest as it is.
+pub fn embedded(address: &str) -> Cow<'_, str> {
+    if address.is_ascii() {
+        return Cow::Borrowed(address);
+    }
+    let letter = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) };
+    Cow::Owned(address.chars().map(letter).collect())
 }
 
 /// The result is printable ASCII, and what is `allowed` besides.
@@ -53,6 +64,12 @@ mod tests {
         }
         assert!(envelope_id(&"+2B".repeat(100)).is_some());
         assert_eq!(envelope_id(&"x".repeat(101)), None);
+    }
+
+    #[test]
+    fn letters_beyond_ascii_are_embedded() {
+        assert_eq!(embedded("utf-8;käufer+2B\\x{E4}@€.example"), "utf-8;k\\x{E4}ufer+2B\\x{E4}@\\x{20AC}.example");
+        assert_eq!(embedded("rfc822;a@b.example"), "rfc822;a@b.example");
     }
 
     #[test]

@@ -149,6 +149,11 @@ impl Host {
 }
 
 impl Lane<'_> {
+    /// The host takes what the sender wants to hear of the mail (RFC 3461).
+    pub(super) fn offers_dsn(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.offer.dsn)
+    }
+
     /// Sends one message in one transaction.
     pub async fn send(mut self, to: &[To<'_>], load: &Load<'_>) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };

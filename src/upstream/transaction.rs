@@ -10,7 +10,7 @@ use super::connection::{Broken, Connection, HostReply};
 use super::host::Host;
 use super::offer::Offer;
 use super::{Load, Sent, To};
-use crate::mail::{Outcome, Stage, Status};
+use crate::mail::{Envelope, Notify, Outcome, Stage, Status, Wish, embedded};
 
 const LOST: &str = "4.4.2 the connection to the mail host was lost";
 
@@ -193,12 +193,33 @@ fn commands(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Vec<String> {
     if load.eight_bit {
         mail.push_str(" BODY=8BITMIME");
     }
-    if needs_smtputf8(to, load) {
+    let smtputf8 = needs_smtputf8(to, load);
+    if smtputf8 {
         mail.push_str(" SMTPUTF8");
     }
+    if offer.dsn {
+        let Envelope { ret, envid, .. } = &load.mail.envelope;
+        let _ = ret.map(|ret| write!(mail, " RET={ret}"));
+        let _ = envid.as_deref().map(|id| write!(mail, " ENVID={id}"));
+    }
     mail.push_str("\r\n");
-    let rcpt = to.iter().map(|to| format!("RCPT TO:<{}>\r\n", to.permit.recipient()));
+    let wish = |to: &To<'_>| if offer.dsn { wish(to.wish, smtputf8) } else { String::new() };
+    let rcpt = to.iter().map(|to| format!("RCPT TO:<{}>{}\r\n", to.permit.recipient(), wish(to)));
     std::iter::once(mail).chain(rcpt).chain(std::iter::once("DATA\r\n".to_owned())).collect()
+}
+
+/// What goes along with RCPT, as it was written; only an `ORCPT` in letters that this mail does not need otherwise takes its
+/// form for hosts without SMTPUTF8 (RFC 6533 3).
+fn wish(wish: &Wish, smtputf8: bool) -> String {
+    let mut words = String::new();
+    if wish.notify != Notify::Unsaid {
+        let _ = write!(words, " NOTIFY={}", wish.notify);
+    }
+    if let Some(original) = wish.original.as_deref() {
+        let original = if smtputf8 { original.into() } else { embedded(original) };
+        let _ = write!(words, " ORCPT={original}");
+    }
+    words
 }
 
 fn status(stage: Stage, reply: &HostReply) -> Status {
