@@ -44,9 +44,14 @@ pub mod relay;
 
 pub mod optout;
 
+pub mod dsn;
+
 pub mod ledger;
-pub mod smtp;
+pub mod spool;
 pub mod upstream;
+
+pub mod delivery;
+pub mod smtp;
 
 pub mod config;
 pub mod place;

@@ -33,6 +33,8 @@ pub enum Exit {
     Unavailable = 69,
     /// Reading or writing.
     Io = 74,
+    /// Something is in use; try again later.
+    Later = 75,
     /// The configuration.
     Config = 78,
 }

@@ -153,6 +153,11 @@ impl Config {
         Timeouts { command: listen.command_timeout, data: listen.data_timeout, message: listen.message_timeout }
     }
 
+    /// Where held mail is kept.
+    pub fn spool(&self) -> PathBuf {
+        self.file.state_dir.join("spool")
+    }
+
     /// To, Cc and Bcc are judged too.
     pub fn judge_headers(&self) -> bool {
         self.file.opt_out.headers == Headers::Enforce

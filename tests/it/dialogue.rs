@@ -94,6 +94,8 @@ impl Dialogue {
             }
         }
         drop(client);
+        // Reports go out on their own.
+        relay.drain().await;
         let sent: Vec<_> = relay.outbox().iter().map(|(_, envelope)| summary(envelope)).collect();
         assert_eq!(sent, self.outbox, "{name}: the outbox");
         let suppressed: Vec<_> = relay.suppressed().iter().map(suppression).collect();

@@ -17,7 +17,7 @@ enum Floor {
 }
 
 /// Every file of `src` is on one floor; the first line that fits decides. A folder stands for all of its files.
-const FLOORS: [(&str, Floor); 26] = [
+const FLOORS: [(&str, Floor); 32] = [
     ("mail/", Floor::Words),
     ("place.rs", Floor::Words),
     ("place/", Floor::Words),
@@ -38,7 +38,13 @@ const FLOORS: [(&str, Floor); 26] = [
     ("smtp/connection.rs", Floor::Loops),
     ("config/", Floor::Readers),
     ("upstream/", Floor::Holders),
+    ("dsn.rs", Floor::Deciders),
+    ("dsn/", Floor::Deciders),
+    ("spool/schedule.rs", Floor::Deciders),
+    ("spool/record.rs", Floor::Readers),
+    ("spool/", Floor::Holders),
     ("ledger.rs", Floor::Holders),
+    ("delivery.rs", Floor::Loops),
     ("relay.rs", Floor::Line),
     ("relay/", Floor::Line),
     ("daemon.rs", Floor::Door),
