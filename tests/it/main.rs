@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod dialogue;
 mod edits;
+mod faults;
 mod foreign;
 mod host;
 mod house;
