@@ -14,6 +14,7 @@ use crate::daemon::{Control, Daemon, StartError};
 use crate::optout::Mode;
 
 pub fn run(config: Config) -> Done {
+    super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
