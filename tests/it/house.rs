@@ -17,7 +17,7 @@ enum Floor {
 }
 
 /// Every file of `src` is on one floor; the first line that fits decides. A folder stands for all of its files.
-const FLOORS: [(&str, Floor); 25] = [
+const FLOORS: [(&str, Floor); 26] = [
     ("mail/", Floor::Words),
     ("place.rs", Floor::Words),
     ("place/", Floor::Words),
@@ -41,6 +41,7 @@ const FLOORS: [(&str, Floor); 25] = [
     ("relay.rs", Floor::Line),
     ("relay/", Floor::Line),
     ("daemon.rs", Floor::Door),
+    ("daemon/", Floor::Door),
     ("cli/", Floor::Door),
     ("main.rs", Floor::Door),
 ];

@@ -4,6 +4,7 @@
 mod bytes;
 mod cli;
 mod config;
+mod descriptors;
 mod dialogue;
 mod edits;
 mod faults;
