@@ -347,6 +347,21 @@ async fn a_cut_ends_every_wait_for_the_host() {
     assert_eq!(count, 16);
 }
 
+/// The host wants the message, and before that is heard the relay ends: then it is not begun.
+#[tokio::test]
+async fn no_message_is_begun_after_a_cut() {
+    let host = Host::start(Script::new(MODERN).at(Stage::Data, [say("354 go on")])).await;
+    let upstream = upstream(settings(host.port));
+    let sender = upstream.clone();
+    let sending = tokio::spawn(async move { send(&sender, &TO, "x\r\n").await });
+    host.has_acted(Stage::Data).await;
+    upstream.cut();
+    let came = timeout(PATIENCE, sending).await.expect("the wait goes on").unwrap().unwrap();
+    assert_eq!(endings(&came), [("deferred", 451, mail::Stage::Data); 2]);
+    assert_eq!(came[0].status().to_string(), "451 4.3.2 the relay was stopped");
+    assert_eq!(host.seen().messages, []);
+}
+
 #[tokio::test]
 async fn a_cut_ends_the_wait_for_a_place_and_for_a_connection() {
     let stopped = |came: Result<_, Status>| {

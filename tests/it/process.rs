@@ -72,11 +72,11 @@ impl Shop {
         Self::start(self.command(arguments))
     }
 
-    /// `serve` with so many open files at most.
-    pub fn serve_within(&self, files: usize) -> Process {
+    /// `serve` with a limit of open files, as `ulimit` takes it.
+    pub fn serve_within(&self, limit: &str) -> Process {
         let relay = self.command(&["serve"]);
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]).arg(relay.get_program()).args(relay.get_args());
+        shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]).arg(relay.get_program()).args(relay.get_args());
         shell.current_dir(self.folder.path()).stdin(Stdio::null());
         for (name, _) in relay.get_envs() {
             shell.env_remove(name);
