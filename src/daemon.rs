@@ -1,5 +1,7 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
+mod descriptors;
+
 use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
@@ -123,7 +125,7 @@ impl Daemon {
             clients: file.listen.clients.clone(),
             limits: config.limits(),
             timeouts: config.timeouts(),
-            sessions: Arc::new(Semaphore::new(file.listen.max_sessions)),
+            sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
             tasks: TaskTracker::new(),
             stop: relay.stop.clone(),
         };

@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place that prints: data on stdout, talk on stderr.
 
 mod check;
+mod circle;
 mod explain;
 mod list;
 mod serve;

@@ -15,6 +15,7 @@ use crate::optout::Mode;
 use crate::spool::OpenError;
 
 pub fn run(config: Config) -> Done {
+    super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

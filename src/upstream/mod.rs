@@ -95,10 +95,11 @@ impl Upstream {
         }
     }
 
-    /// Waits for no reply any more: whoever does hears that there is none, and can say so before the end.
+    /// Waits for nothing any more, be it a place, a connection or a reply: whoever does hears that there is none, and can
+    /// say so before the end.
     pub fn cut(&self) {
         if let Self::Host(host) = self {
-            host.cut.cancel();
+            host.cut();
         }
     }
 

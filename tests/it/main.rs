@@ -4,8 +4,10 @@
 mod bytes;
 mod cli;
 mod config;
+mod descriptors;
 mod dialogue;
 mod edits;
+mod faults;
 mod foreign;
 mod host;
 mod house;

@@ -19,13 +19,13 @@ use crate::rig::{Logs, PATIENCE, Plan, Relay};
 const PASSWORD: &str = "geheim-7391";
 
 /// A CA of the test's own, in a file.
-struct Ca {
+pub struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -35,12 +35,12 @@ impl Ca {
         ca
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// TLS of a host that has a certificate for this name.
-    fn host(&self, name: &str) -> TlsAcceptor {
+    pub fn host(&self, name: &str) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
