@@ -344,7 +344,7 @@ impl Spool {
 
     /// Messages that are held.
     pub fn len(&self) -> usize {
-        self.locked().len()
+        self.locked().count()
     }
 
     /// Nothing is held.
@@ -378,7 +378,7 @@ impl Spool {
             },
             Some(_) => schedule.host_is_there(),
         };
-        let held = schedule.len();
+        let held = schedule.count();
         drop(schedule);
         if news {
             tracing::info!(held, "the mail host is back");

@@ -172,7 +172,7 @@ impl Schedule {
     }
 
     /// Messages that are held, whether or not an attempt is under way.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.held.len()
     }
 
@@ -511,7 +511,7 @@ mod tests {
         assert_eq!(started(&mut schedule, now), [id(1)]);
         schedule.host_is_there();
         assert_eq!(schedule.hurry(None, now), 3);
-        assert_eq!(schedule.len(), 3);
+        assert_eq!(schedule.count(), 3);
         assert_eq!(started(&mut schedule, now), [id(0)]);
     }
 
