@@ -17,7 +17,7 @@ enum Floor {
 }
 
 /// Every file of `src` is on one floor; the first line that fits decides. A folder stands for all of its files.
-const FLOORS: [(&str, Floor); 26] = [
+const FLOORS: [(&str, Floor); 28] = [
     ("mail/", Floor::Words),
     ("place.rs", Floor::Words),
     ("place/", Floor::Words),
@@ -25,6 +25,8 @@ const FLOORS: [(&str, Floor); 26] = [
     ("optout/entry.rs", Floor::Deciders),
     ("optout/list.rs", Floor::Deciders),
     ("optout/table.rs", Floor::Deciders),
+    ("dsn.rs", Floor::Deciders),
+    ("dsn/", Floor::Deciders),
     ("optout/file.rs", Floor::Readers),
     ("optout/file/", Floor::Readers),
     ("optout/edit.rs", Floor::Readers),

@@ -5,6 +5,7 @@ mod bytes;
 mod cli;
 mod config;
 mod dialogue;
+mod dsn;
 mod edits;
 mod foreign;
 mod host;
