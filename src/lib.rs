@@ -18,6 +18,7 @@
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status, trace (our `Received:`) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
+//! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
@@ -42,9 +43,8 @@
 pub mod mail;
 pub mod relay;
 
-pub mod optout;
-
 pub mod dsn;
+pub mod optout;
 
 pub mod ledger;
 pub mod spool;

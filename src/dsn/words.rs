@@ -4,15 +4,17 @@
 use super::form::{shown, wrapped};
 use super::status::is_word_of_host;
 use super::{Case, Notice, Occasion, date};
-use crate::mail::Stage;
+use crate::mail::{Stage, Status};
 
 /// The longest text from outside that is shown in one piece, in bytes.
 const MAX_SHOWN: usize = 500;
 
+const OPTED_OUT: &str = "has opted out of your mail. Mail to this recipient stops here: it was not sent.";
+
 /// The subject of the report.
 pub fn subject(case: &Case<'_>) -> String {
     let what = match case.occasion {
-        Occasion::Failed if case.notices.iter().all(|notice| opted_out(notice)) => "Not sent, the recipient has opted out",
+        Occasion::Failed if case.notices.iter().all(|notice| opted_out(notice)) => "Not sent because of an opt-out",
         Occasion::Failed => "Not delivered",
         Occasion::Delayed { .. } => "Delayed, will be tried again",
         Occasion::Relayed => "Passed on",
@@ -31,11 +33,17 @@ pub fn text(case: &Case<'_>) -> String {
     text += &about_message(case);
     text += match case.occasion {
         Occasion::Relayed => "\r\nFor whom\r\n\r\n",
-        _ => "\r\nWho did not get it, and why\r\n\r\n",
+        Occasion::Delayed { .. } => "\r\nWho has not got it yet, and why\r\n\r\n",
+        Occasion::Failed => "\r\nWho did not get it, and why\r\n\r\n",
     };
     for notice in &case.notices {
         text += &format!("  {}\r\n", shown(notice.recipient.address.as_str(), MAX_SHOWN));
-        text += &wrapped("    ", &reason(case, notice));
+        if opted_out(notice) {
+            text += &wrapped("    ", OPTED_OUT);
+        } else {
+            text += &wrapped("    ", &reason(case, notice.status));
+            text += &wrapped("      ", &shown(&notice.status.to_string(), MAX_SHOWN));
+        }
     }
     text += "\r\nWhat happens next\r\n\r\n";
     for what in next(case) {
@@ -50,7 +58,7 @@ fn opening(case: &Case<'_>) -> &'static str {
         (Occasion::Failed, [_]) => "Your message was not delivered to one recipient.",
         (Occasion::Failed, _) => "Your message was not delivered to the recipients below.",
         (Occasion::Delayed { .. }, _) => "Your message has not been delivered yet. You need not do anything.",
-        (Occasion::Relayed, _) => "Your message was passed on, as far as we can see it.",
+        (Occasion::Relayed, _) => "Your message was passed on to the mail host.",
     }
 }
 
@@ -72,21 +80,16 @@ fn opted_out(notice: &Notice<'_>) -> bool {
     notice.status.stage == Stage::OptOut
 }
 
-fn reason(case: &Case<'_>, notice: &Notice<'_>) -> String {
-    let (status, said) = (notice.status, shown(&notice.status.to_string(), MAX_SHOWN));
-    let host = shown(case.by.upstream, 255);
-    match case.occasion {
-        _ if opted_out(notice) => "has opted out of your mail. Mail to this recipient stops here: it was not sent.".to_owned(),
-        Occasion::Relayed => format!("The mail host {host} took it, and answered: {said}"),
-        Occasion::Failed if is_word_of_host(status) && status.enhanced.0 == 5 => {
-            format!("The mail host {host} refused it, and answered: {said}")
-        }
-        Occasion::Failed if status.enhanced.0 == 5 => format!("It cannot be sent: {said}"),
-        Occasion::Failed => format!("It could not be delivered in time. The last answer was: {said}"),
-        Occasion::Delayed { .. } if is_word_of_host(status) => {
-            format!("The mail host {host} does not take it for now, and answered: {said}")
-        }
-        Occasion::Delayed { .. } => format!("It cannot be sent for now: {said}"),
+/// What comes before the answer itself.
+fn reason(case: &Case<'_>, status: &Status) -> String {
+    let (host, for_good) = (shown(case.by.upstream, 255), status.enhanced.0 == 5);
+    match (case.occasion, is_word_of_host(status)) {
+        (Occasion::Relayed, _) => format!("The mail host {host} took it, and answered:"),
+        (Occasion::Failed, true) if for_good => format!("The mail host {host} refused it, and answered:"),
+        (Occasion::Failed, false) if for_good => "It cannot be sent:".to_owned(),
+        (Occasion::Failed, _) => "It could not be delivered in time. The last answer was:".to_owned(),
+        (Occasion::Delayed { .. }, true) => format!("The mail host {host} does not take it for now, and answered:"),
+        (Occasion::Delayed { .. }, false) => "It cannot be sent for now:".to_owned(),
     }
 }
 
@@ -109,10 +112,12 @@ fn next(case: &Case<'_>) -> Vec<String> {
             }
             if notices.iter().any(|notice| !opted_out(notice)) {
                 next.push(
-                    "It is not tried again. Check the address, do what the answer above asks for, and send the message again if it is still needed.".to_owned(),
+                    "It is not tried again. Look at the answer above and at the address, and send it anew if need be.".to_owned(),
                 );
             }
-            next.push("All other recipients of the message are not touched by this.".to_owned());
+            if case.original.envelope.recipients.len() > notices.len() {
+                next.push("All other recipients of the message are not touched by this.".to_owned());
+            }
         }
     }
     next

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod descriptors;
 mod dialogue;
+mod dsn;
 mod edits;
 mod faults;
 mod foreign;
