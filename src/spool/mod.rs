@@ -518,6 +518,14 @@ impl Lent {
         turn.wait(&record, wait);
     }
 
+    /// Lets it be due now, also at the next start; whether it was under way at the last end stands as it did.
+    pub async fn hurry(mut self) -> io::Result<()> {
+        self.record.next = Timestamp::now();
+        self.turn.rewrite(&self.record).await?;
+        self.rest(Duration::ZERO);
+        Ok(())
+    }
+
     /// Changes the record without an attempt: the delay was told, or it was given up.
     pub fn unsent(self) -> InFlight {
         let Self { mail, record, turn } = self;
