@@ -359,23 +359,20 @@ impl Spool {
 
     /// Learns from what an attempt came to how the host is.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
-        use crate::mail::Stage::{Connect, Data, Dot, Local, Mail, OptOut, Recipient, Unanswered};
+        use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
         let mut schedule = self.locked();
-        let news = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
+        let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
             None => return,
-            Some(Outcome::Deferred(status)) => match status.stage {
-                Connect | Local => {
-                    if schedule.host_is_away(Instant::now()) {
-                        tracing::warn!("the mail host is out of reach: mail is held until it is back");
-                    }
-                    return;
+            Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
+                if schedule.host_is_away(Instant::now()) {
+                    tracing::warn!("the mail host is out of reach: mail is held until it is back");
                 }
-                Mail | Data => {
-                    schedule.host_is_busy();
-                    false
-                }
-                Recipient | Dot | Unanswered | OptOut => schedule.host_is_there(),
-            },
+                return;
+            }
+            Some(Outcome::Deferred(status)) if matches!(status.stage, Mail | Data) => {
+                schedule.host_is_busy();
+                (false, true)
+            }
             Some(_) => schedule.host_is_there(),
         };
         let held = schedule.count();
@@ -383,7 +380,9 @@ impl Spool {
         if news {
             tracing::info!(held, "the mail host is back");
         }
-        self.changed.notify_one();
+        if more {
+            self.changed.notify_one();
+        }
     }
 
     /// When a message that was tried so often is tried again.
