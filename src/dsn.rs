@@ -379,4 +379,33 @@ mod tests {
         let (_, unknown) = text(&mail("shop@example.com", false, wire), Occasion::Failed, &to, &status);
         assert_holds(&unknown, &["Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable"]);
     }
+
+    #[test]
+    fn only_a_message_id_that_is_one_is_answered() {
+        let named = |id: &str| answered(&Heading { message_id: Some(id.to_owned()), ..Heading::default() });
+        assert_eq!(named("1@shop.test"), Some("<1@shop.test>".to_owned()));
+        // `?` stands where something could not be shown.
+        for id in ["", "a b@shop.test", "a@b> <c@d", "a?@shop.test", &"x".repeat(MAX_MESSAGE_ID + 1)] {
+            assert_eq!(named(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn no_part_holds_the_boundary() {
+        let id = Id::new(2, 2);
+        let parts = [format!("--report-{id}-0--\r\n").into_bytes(), format!("report-{id}-1").into_bytes()];
+        assert_eq!(boundary(id, &parts), format!("report-{id}-2"));
+    }
+
+    #[test]
+    fn the_others_are_spoken_of_where_there_are_others() {
+        let to = recipient("a@b.example", Notify::Unsaid, None);
+        let mut original = mail("shop@example.com", false, b"");
+        let status = Status::new(Stage::Dot, 550, "x");
+        for (more, spoken) in [(0, false), (1, true)] {
+            original.envelope.recipients = vec![to.clone(); 1 + more];
+            let (_, text) = text(&original, Occasion::Failed, &to, &status);
+            assert_eq!(text.contains("All other recipients"), spoken, "{text}");
+        }
+    }
 }
