@@ -137,7 +137,10 @@ impl Relay {
         };
         match attempted {
             Ok(attempt) => self.settle_new(mail, arrived, attempt).await,
-            Err(reply) => reply,
+            Err(reply) => {
+                self.spool.note_host(&[]);
+                reply
+            }
         }
     }
 
