@@ -135,6 +135,7 @@ impl Relay {
                 }
             },
         };
+        self.spool.note_host(attempted.as_ref().map_or(&[], |attempt| &attempt.outcomes));
         match attempted {
             Ok(attempt) => self.settle_new(mail, arrived, attempt).await,
             Err(reply) => reply,
@@ -166,7 +167,6 @@ impl Relay {
     /// A message that was not held until now: whoever waits is held, whoever failed is reported.
     async fn settle_new(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp, attempt: Attempt) -> Reply {
         let Attempt { outcomes, relayed } = attempt;
-        self.spool.note_host(&outcomes);
         let id = mail.envelope.id;
         if !relayed.is_empty() {
             let mut record = Record::of(&mail, arrived);

@@ -371,12 +371,14 @@ impl Spool {
         self.locked().may_try(Instant::now())
     }
 
-    /// Learns from what an attempt came to how the host is.
+    /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
+    /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
         use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
         let mut schedule = self.locked();
         let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
-            None => return,
+            // Nobody was left to send it to, so others may ask.
+            None => (false, schedule.host_was_not_asked()),
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");

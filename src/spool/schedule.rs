@@ -330,6 +330,14 @@ impl Schedule {
         }
     }
 
+    /// Whoever was to ask after the host had nothing to send to it. True where another may ask now.
+    pub fn host_was_not_asked(&mut self) -> bool {
+        match &mut self.host {
+            Host::Away { asked, .. } => asked.take().is_some(),
+            Host::Up => false,
+        }
+    }
+
     /// The host took or refused a message: it is there. The first value tells whether that is news, the second whether
     /// more can be done now than before.
     pub fn host_is_there(&mut self) -> (bool, bool) {
@@ -463,6 +471,8 @@ mod tests {
         assert!(schedule.may_try(later) && !schedule.may_try(later));
         assert_eq!(started(&mut schedule, later), []);
         assert_eq!(schedule.next(later), Next::Wait(Some(later + PROBE_LASTS)));
+        assert_eq!(started(&mut schedule, later + PROBE_LASTS).len(), 1);
+        assert!(schedule.host_was_not_asked() && !schedule.host_was_not_asked());
         assert_eq!(started(&mut schedule, later + PROBE_LASTS).len(), 1);
     }
 
