@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::{Id, Outcome};
-use crate::spool::{self, OpenError, Record, Request, Rhythm, Spool, Wanted};
+use crate::spool::{self, CORRUPT, OpenError, Record, Request, Rhythm, Spool, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -177,9 +177,10 @@ fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
 /// Has it done by the relay that runs, or does it where none does.
 fn wish(config: &Config, request: Request) -> Result<(), Failure> {
     let folder = config.spool();
-    let once =
-        Rhythm { first: Duration::ZERO, max: Duration::ZERO, give_up: Duration::MAX, tell_delay: Duration::ZERO, at_once: 1 };
-    match Spool::open(&folder, once, 0) {
+    // Nothing is tried here, so nothing waits either.
+    let none = Duration::ZERO;
+    let rhythm = Rhythm { first: none, max: none, give_up: none, tell_delay: none, at_once: 1 };
+    match Spool::open(&folder, rhythm, 0) {
         Ok((spool, _)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;
@@ -188,11 +189,10 @@ fn wish(config: &Config, request: Request) -> Result<(), Failure> {
                 for id in ids {
                     match request.wanted {
                         Wanted::Drop => drop(spool.forget(id)?),
-                        Wanted::Retry => {
-                            if let Some(lent) = spool.lend(id).await {
-                                lent.hurry().await?;
-                            }
-                        }
+                        Wanted::Retry => match spool.lend(id).await {
+                            Some(lent) => lent.hurry().await?,
+                            None => talk(&format!("{id} cannot be read; what is damaged is now in `{CORRUPT}`")),
+                        },
                     }
                 }
                 Ok::<_, std::io::Error>(())

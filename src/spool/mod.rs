@@ -42,8 +42,8 @@ const FILES: usize = 32;
 /// How long what was found out about free space holds.
 const ROOM_HOLDS: Duration = Duration::from_secs(1);
 
-/// What cannot be read goes here.
-const CORRUPT: &str = "corrupt";
+/// What cannot be read goes into this folder in the spool.
+pub const CORRUPT: &str = "corrupt";
 
 /// The folder and what is in it.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ mod logs;
 mod process;
 mod reload;
 mod rig;
+mod spool_cli;
 mod tls;
 mod upstream;
 mod variables;
