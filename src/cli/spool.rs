@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::{Id, Outcome, Stage};
-use crate::spool::{self, OpenError, Record, Request, Spool, Wanted};
+use crate::spool::{self, CORRUPT, OpenError, Record, Request, Spool, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -188,11 +188,10 @@ fn wish(config: &Config, request: Request) -> Result<(), Failure> {
                 for id in ids {
                     match request.wanted {
                         Wanted::Drop => drop(spool.forget(id)?),
-                        Wanted::Retry => {
-                            if let Some(lent) = spool.lend(id).await {
-                                lent.hurry().await?;
-                            }
-                        }
+                        Wanted::Retry => match spool.lend(id).await {
+                            Some(lent) => lent.hurry().await?,
+                            None => talk(&format!("{id} cannot be read; what is damaged is now in `{CORRUPT}`")),
+                        },
                     }
                 }
                 Ok::<_, std::io::Error>(())

@@ -42,8 +42,8 @@ const FILES: usize = 32;
 /// How long what was found out about free space holds.
 const ROOM_HOLDS: Duration = Duration::from_secs(1);
 
-/// What cannot be read goes here.
-const CORRUPT: &str = "corrupt";
+/// What cannot be read goes into this folder in the spool.
+pub const CORRUPT: &str = "corrupt";
 
 /// The folder and what is in it.
 #[derive(Debug)]
@@ -372,12 +372,17 @@ impl Spool {
         self.locked().may_try(Instant::now())
     }
 
-    /// Learns from what an attempt came to how the host is.
+    /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
+    /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
         use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
         let mut schedule = self.locked();
         let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
-            None => return schedule.stop_asking(None),
+            // Nobody was left to send it to, so others may ask.
+            None => {
+                schedule.stop_asking(None);
+                (false, true)
+            }
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");
