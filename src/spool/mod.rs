@@ -216,7 +216,7 @@ impl Spool {
         let id = record.envelope.id;
         let (starts, fresh) = {
             let mut schedule = self.locked();
-            (schedule.start_fresh(id, Instant::now()), !schedule.host_is_known_away())
+            (schedule.start_fresh(id, record.size, Instant::now()), !schedule.host_is_known_away())
         };
         if !starts {
             return self.hold_in(mail, record, fresh).await.map(|()| None);
