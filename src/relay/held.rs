@@ -104,6 +104,7 @@ impl Relay {
                 }
             };
             words::disk_refuses(held.record.envelope.id, "what became of held mail cannot be written", &trouble);
+            held.step_aside();
             tokio::select! {
                 () = tokio::time::sleep(DISK_AGAIN) => {}
                 () = self.stop.cancelled() => return words::will_come_again(&held.record),

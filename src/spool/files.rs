@@ -71,11 +71,16 @@ impl Folder {
             }
             created => created?,
         }
-        let renamed = std::fs::rename(self.path.join(&temporary), self.path.join(name));
+        let renamed = self.rename(&temporary, name);
         if renamed.is_err() {
             let _ = self.remove_if_there(&temporary);
         }
         renamed
+    }
+
+    /// Gives a file another name; the folder is not synced.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
     /// A plain file's content, if it is no longer than `cap` bytes.
