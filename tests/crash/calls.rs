@@ -1,0 +1,225 @@
+//! SIGKILL at every system call that could leave mail half done: strace kills the relay as it enters the call, the next
+//! relay finds what is left, and the account must be right.
+//!
+//! strace counts in each thread by itself, so the K-th call is the K-th of the first thread that comes so far; where the
+//! kill really fell is read from what strace wrote, and printed as places of all there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::compare::Tally;
+use crate::driver::hand_in;
+use crate::ground::{Ground, Play};
+use crate::relay::Site;
+use crate::scene::Scene;
+
+/// Calls of one kind count together; `?` before those that some processors do not have.
+const KINDS: [&str; 11] = [
+    "fsync",
+    "fdatasync",
+    "?rename,renameat,renameat2",
+    "openat",
+    "write",
+    "writev",
+    "pwrite64",
+    "?unlink,unlinkat",
+    "?link,linkat",
+    "sendto,sendmsg",
+    "ftruncate,fallocate",
+];
+
+/// The plain form takes a sample of the places, in so much time.
+const BOUND: Duration = Duration::from_secs(16);
+
+/// The host is up: what is still held after this time is held because the relay is dead.
+const UNTOUCHED: Duration = Duration::from_secs(10);
+
+/// The place of a kill: answer, kind, and the how-manieth call.
+type Place = (&'static str, &'static str, usize);
+
+/// What was reached: of each answer and kind, the places; and how many there are in an untouched run.
+#[derive(Default)]
+struct Coverage {
+    hit: BTreeMap<(&'static str, &'static str), BTreeSet<usize>>,
+    all: BTreeMap<(&'static str, &'static str), usize>,
+}
+
+pub fn run(ground: &Ground) {
+    if let Err(reason) = strace_works() {
+        return ground.leave_out("calls", &reason);
+    }
+    let coverage = Mutex::new(Coverage::default());
+    let count = |answer: &'static str| -> Play<'_> {
+        let coverage = &coverage;
+        (format!("{answer} untouched"), Box::new(move |scene| count_calls(scene, answer, coverage)))
+    };
+    ground.play("calls", vec![count("stored"), count("delivered")]);
+    if ground.full {
+        all(ground, &coverage)
+    } else {
+        sample(ground, &coverage)
+    }
+    let Coverage { hit, all } = coverage.into_inner().unwrap();
+    for ((answer, kind), all) in &all {
+        let hit = hit.get(&(*answer, *kind)).map_or(0, BTreeSet::len);
+        println!("  calls {answer} {kind}: killed at {hit} of {all} places");
+    }
+}
+
+/// Every K until a run ends untouched.
+fn all(ground: &Ground, coverage: &Mutex<Coverage>) {
+    let row = |answer: &'static str, kind: &'static str| -> Play<'_> {
+        let play = move |scene: &mut Scene| {
+            let mut total = Tally::default();
+            for when in 1.. {
+                let mut inner = scene.inner(&when.to_string());
+                let (tally, killed) = play(&mut inner, (answer, kind, when), coverage);
+                total += tally;
+                if !killed || total.wrong.len() > 20 {
+                    break;
+                }
+            }
+            total
+        };
+        (format!("{answer} {kind}"), Box::new(play))
+    };
+    let rows = KINDS.iter().flat_map(|kind| ["stored", "delivered"].map(|answer| row(answer, kind)));
+    ground.play("calls", rows.collect());
+}
+
+/// Places by chance until the time is over.
+fn sample(ground: &Ground, coverage: &Mutex<Coverage>) {
+    let counted = coverage.lock().unwrap().all.clone();
+    let places = counted.iter().flat_map(|((answer, kind), all)| (1..=*all).map(|when| (*answer, *kind, when)));
+    let mut places: Vec<Place> = places.collect();
+    crate::chance::Chance::of(ground.seed, "calls").shuffle(&mut places);
+    let (places, end) = (Mutex::new(places.into_iter()), Instant::now() + BOUND);
+    let row = |lane: usize| -> Play<'_> {
+        let (places, coverage) = (&places, coverage);
+        let play = move |scene: &mut Scene| {
+            let mut total = Tally::default();
+            let next = || places.lock().unwrap().next().filter(|_| Instant::now() < end);
+            while let Some((answer, kind, when)) = next() {
+                let mut inner = scene.inner(&format!("{answer} {kind} {when}"));
+                total += play(&mut inner, (answer, kind, when), coverage).0;
+            }
+            total
+        };
+        (format!("sample {lane}"), Box::new(play))
+    };
+    ground.play("calls", (1..=4).map(row).collect());
+}
+
+/// Three letters: one that goes at once, one that the host asks to come again with, and one with all kinds of
+/// recipients. Ends early where the relay is dead.
+fn sequence(scene: &mut Scene, site: &Site) {
+    let letters = [scene.letter(&[""], 3000), scene.letter(&["later-"], 9000), scene.letter(&["", "later-", "no-"], 2000)];
+    let Ok(mut client) = crate::client::Client::connect(site.door.address(), Duration::from_secs(10)) else { return };
+    for letter in &letters {
+        if hand_in(&mut client, letter, &scene.offers).is_err() {
+            return;
+        }
+    }
+}
+
+/// How many calls of each kind there are when nothing is done to the relay.
+fn count_calls(scene: &mut Scene, answer: &'static str, coverage: &Mutex<Coverage>) -> Tally {
+    let site = scene.site(&scene.keys(answer));
+    let relay = site.start();
+    let log = scene.folder.join("calls");
+    let tracer = Tracer::attach(relay.pid(), &KINDS.join(","), "", &log);
+    sequence(scene, &site);
+    site.drains(UNTOUCHED);
+    drop(tracer);
+    let text = fs::read_to_string(&log).unwrap();
+    for kind in KINDS {
+        coverage.lock().unwrap().all.insert((answer, kind), entries(&text, kind));
+    }
+    scene.close(&site, relay, 0)
+}
+
+/// One run with a kill. False: nothing was killed, for there are not so many calls.
+fn play(scene: &mut Scene, (answer, kind, when): Place, coverage: &Mutex<Coverage>) -> (Tally, bool) {
+    let site = scene.site(&scene.keys(answer));
+    let mut relay = site.start();
+    let log = scene.folder.join("calls");
+    let tracer = Tracer::attach(relay.pid(), kind, &format!("{kind}:signal=KILL:when={when}"), &log);
+    sequence(scene, &site);
+    let mut killed = false;
+    crate::clock::until(UNTOUCHED, || {
+        killed = !relay.runs();
+        killed || site.held().0.is_empty() && scene.everything_arrived()
+    });
+    // What was begun when the last file went.
+    killed = killed || relay.dies(Duration::from_millis(100));
+    drop(tracer);
+    relay.end();
+    if killed {
+        let place = entries(&fs::read_to_string(&log).unwrap(), kind);
+        coverage.lock().unwrap().hit.entry((answer, kind)).or_default().insert(place);
+    }
+    let relay = site.start();
+    let mut tally = scene.close(&site, relay, usize::from(killed));
+    for line in &mut tally.wrong {
+        *line = format!("{answer}, {kind} {when}: {line}");
+    }
+    (tally, killed)
+}
+
+/// Calls of this kind that were entered.
+fn entries(log: &str, kind: &str) -> usize {
+    let names: Vec<_> = kind.split(',').map(|name| format!(" {}(", name.trim_start_matches('?'))).collect();
+    log.lines().filter(|line| names.iter().any(|name| line.contains(name.as_str()))).count()
+}
+
+fn strace_works() -> Result<(), String> {
+    // Of a process that is not its child, as the relay is not.
+    let mut sleeper = Command::new("sleep").arg("5").spawn().unwrap();
+    let attached = Tracer::try_attach(sleeper.id(), "fsync", "", Path::new("/dev/null"));
+    // It may have ended with its tracer.
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
+    attached.map(drop).map_err(|said| format!("strace cannot follow a process here: {said}"))
+}
+
+/// strace, attached to a process and all threads that it has or begins.
+struct Tracer(Child);
+
+impl Tracer {
+    fn attach(process: u32, calls: &str, inject: &str, log: &Path) -> Self {
+        Self::try_attach(process, calls, inject, log).unwrap_or_else(|said| panic!("strace: {said}"))
+    }
+
+    fn try_attach(process: u32, calls: &str, inject: &str, log: &Path) -> Result<Self, String> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-p", &process.to_string(), "-e", &format!("trace={calls}"), "-e", "signal=none", "-o"]).arg(log);
+        if !inject.is_empty() {
+            strace.args(["-e", &format!("inject={inject}")]);
+        }
+        let started = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut strace = started.map_err(|error| error.to_string())?;
+        let (mut lines, mut said) = (BufReader::new(strace.stderr.take().unwrap()), String::new());
+        while lines.read_line(&mut said).unwrap_or(0) > 0 {
+            if said.contains(" attached") {
+                // Nobody reads what it says from here on, but it must not meet a closed pipe.
+                std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+                return Ok(Self(strace));
+            }
+        }
+        let _ = strace.wait();
+        Err(said.trim().to_owned())
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // SIGTERM lets go of the process; where that is dead, strace has ended or is about to.
+        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {} 2>/dev/null", self.0.id())]).status();
+        let _ = self.0.wait();
+    }
+}
