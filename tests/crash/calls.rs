@@ -6,9 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -17,6 +14,7 @@ use crate::driver::hand_in;
 use crate::ground::{Ground, Play};
 use crate::relay::Site;
 use crate::scene::Scene;
+use crate::tracer::{Tracer, entries};
 
 /// Calls of one kind count together; `?` before those that some processors do not have.
 const KINDS: [&str; 11] = [
@@ -50,7 +48,7 @@ struct Coverage {
 }
 
 pub fn run(ground: &Ground) {
-    if let Err(reason) = strace_works() {
+    if let Err(reason) = Tracer::works() {
         return ground.leave_out("calls", &reason);
     }
     let coverage = Mutex::new(Coverage::default());
@@ -169,57 +167,4 @@ fn play(scene: &mut Scene, (answer, kind, when): Place, coverage: &Mutex<Coverag
         *line = format!("{answer}, {kind} {when}: {line}");
     }
     (tally, killed)
-}
-
-/// Calls of this kind that were entered.
-fn entries(log: &str, kind: &str) -> usize {
-    let names: Vec<_> = kind.split(',').map(|name| format!(" {}(", name.trim_start_matches('?'))).collect();
-    log.lines().filter(|line| names.iter().any(|name| line.contains(name.as_str()))).count()
-}
-
-fn strace_works() -> Result<(), String> {
-    // Of a process that is not its child, as the relay is not.
-    let mut sleeper = Command::new("sleep").arg("5").spawn().unwrap();
-    let attached = Tracer::try_attach(sleeper.id(), "fsync", "", Path::new("/dev/null"));
-    // It may have ended with its tracer.
-    let _ = sleeper.kill();
-    let _ = sleeper.wait();
-    attached.map(drop).map_err(|said| format!("strace cannot follow a process here: {said}"))
-}
-
-/// strace, attached to a process and all threads that it has or begins.
-struct Tracer(Child);
-
-impl Tracer {
-    fn attach(process: u32, calls: &str, inject: &str, log: &Path) -> Self {
-        Self::try_attach(process, calls, inject, log).unwrap_or_else(|said| panic!("strace: {said}"))
-    }
-
-    fn try_attach(process: u32, calls: &str, inject: &str, log: &Path) -> Result<Self, String> {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-p", &process.to_string(), "-e", &format!("trace={calls}"), "-e", "signal=none", "-o"]).arg(log);
-        if !inject.is_empty() {
-            strace.args(["-e", &format!("inject={inject}")]);
-        }
-        let started = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut strace = started.map_err(|error| error.to_string())?;
-        let (mut lines, mut said) = (BufReader::new(strace.stderr.take().unwrap()), String::new());
-        while lines.read_line(&mut said).unwrap_or(0) > 0 {
-            if said.contains(" attached") {
-                // Nobody reads what it says from here on, but it must not meet a closed pipe.
-                std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-                return Ok(Self(strace));
-            }
-        }
-        let _ = strace.wait();
-        Err(said.trim().to_owned())
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // SIGTERM lets go of the process; where that is dead, strace has ended or is about to.
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {} 2>/dev/null", self.0.id())]).status();
-        let _ = self.0.wait();
-    }
 }

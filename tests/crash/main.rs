@@ -18,11 +18,13 @@ mod letter;
 mod relay;
 mod scene;
 mod sink;
+mod tracer;
 
 mod calls;
 mod disk;
 mod faults;
 mod kills;
+mod order;
 mod proof;
 mod race;
 mod remains;
@@ -34,9 +36,10 @@ use ground::Ground;
 type Part = (&'static str, fn(&Ground));
 
 /// The parts, in the order in which they run.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("proof", proof::run),
     ("kills", kills::run),
+    ("order", order::run),
     ("calls", calls::run),
     ("disk", disk::run),
     ("faults", faults::run),
