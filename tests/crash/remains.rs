@@ -14,17 +14,25 @@ use crate::scene::{DRAIN, Scene};
 /// What is done to the files of one letter; `json` and `msg` are its names.
 type Harm = fn(json: &Path, msg: &Path);
 
-/// Each with whether the letter is still whole, and must arrive.
-const HARMS: [(&str, bool, Harm); 9] = [
-    ("left alone", true, |_, _| {}),
-    ("record empty", false, |json, _| fs::write(json, "").unwrap()),
-    ("record cut off", false, |json, _| truncate(json)),
-    ("record garbage", false, |json, _| fs::write(json, [0xff; 300]).unwrap()),
-    ("record of another kind", false, |json, _| fs::write(json, "[1, 2]").unwrap()),
-    ("record gone", false, |json, _| fs::remove_file(json).unwrap()),
-    ("content gone", false, |_, msg| fs::remove_file(msg).unwrap()),
-    ("content cut off", false, |_, msg| truncate(msg)),
-    ("content elsewhere", false, |_, msg| {
+/// What becomes of the letter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Arrives,
+    SetAside,
+    /// Without a record nothing was promised to anybody.
+    SweptAway,
+}
+
+const HARMS: [(&str, End, Harm); 9] = [
+    ("left alone", End::Arrives, |_, _| {}),
+    ("record empty", End::SetAside, |json, _| fs::write(json, "").unwrap()),
+    ("record cut off", End::SetAside, |json, _| truncate(json)),
+    ("record garbage", End::SetAside, |json, _| fs::write(json, [0xff; 300]).unwrap()),
+    ("record of another kind", End::SetAside, |json, _| fs::write(json, "[1, 2]").unwrap()),
+    ("record gone", End::SweptAway, |json, _| fs::remove_file(json).unwrap()),
+    ("content gone", End::SetAside, |_, msg| fs::remove_file(msg).unwrap()),
+    ("content cut off", End::SetAside, |_, msg| truncate(msg)),
+    ("content elsewhere", End::SetAside, |_, msg| {
         let away = msg.with_file_name("../elsewhere");
         fs::rename(msg, &away).unwrap();
         std::os::unix::fs::symlink("../elsewhere", msg).unwrap();
@@ -47,11 +55,11 @@ fn harmed(scene: &mut Scene) -> Tally {
     scene.sink.down();
     let mut wrong = Vec::new();
     let mut harmed = Vec::new();
-    for (what, whole, harm) in HARMS {
+    for (what, end, harm) in HARMS {
         let letter = scene.letter(&[""], 2000);
         assert_eq!(hand_in_one(&site.door, &letter, &scene.offers), Some(250), "held");
         let id = id_of(&site.spool(), &letter.name);
-        harmed.push((what, whole, harm, id, letter));
+        harmed.push((what, end, harm, id, letter));
     }
     relay.kill();
     for (_, _, harm, id, _) in &harmed {
@@ -60,23 +68,24 @@ fn harmed(scene: &mut Scene) -> Tally {
     fs::write(site.spool().join("no-mail-at-all"), "x").unwrap();
     let relay = site.start();
     scene.sink.up();
-    let rest: Vec<_> = harmed.iter().filter(|(_, whole, ..)| *whole).map(|(.., letter)| letter.name.clone()).collect();
     let arrived = |name: &String| scene.sink.arrived().iter().any(|arrival| arrival.name == *name);
-    if !until(DRAIN, || rest.iter().all(arrived)) {
-        wrong.push("the rest does not arrive".into());
-    }
-    let aside = site.held().1;
-    for (what, whole, _, id, letter) in &harmed {
-        let is_aside = aside.iter().any(|file| file.starts_with(id.as_str()));
-        if *whole == is_aside {
-            wrong.push(format!("{what} ({id}): set aside: {is_aside}, of {aside:?}"));
+    let set_aside = |id: &str| site.held().1.iter().any(|file| file.starts_with(id));
+    // A file is named in the text, the field at the end of it, and a text may have several lines.
+    let told = |id: &str| site.said().iter().any(|(_, line)| line.ends_with(&format!(" id={id}")) && !line.contains("INFO"));
+    for (what, end, _, id, letter) in &harmed {
+        let ended = || match end {
+            End::Arrives => arrived(&letter.name),
+            End::SetAside => set_aside(id) && told(id),
+            End::SweptAway => !site.held().0.iter().any(|file| file.starts_with(id.as_str())),
+        };
+        if !until(DRAIN, ended) {
+            wrong.push(format!("{what} ({id}): this is not its end"));
         }
-        if !whole && arrived(&letter.name) {
+        if *end != End::Arrives && arrived(&letter.name) {
             wrong.push(format!("{what} ({id}): was sent"));
         }
-        let said = site.said().iter().any(|(_, line)| line.contains(id.as_str()) && line.contains("ERROR"));
-        if !whole && !said {
-            wrong.push(format!("{what} ({id}): nobody was told"));
+        if *end != End::SetAside && set_aside(id) {
+            wrong.push(format!("{what} ({id}): was set aside"));
         }
     }
     relay.stop();

@@ -92,7 +92,8 @@ impl Scene {
     pub fn close(&self, site: &Site, relay: Relay<'_>, kills: usize) -> Tally {
         let wrong = self.settle(site, relay);
         let mut tally = self.evidence(site, kills).tally();
-        tally.wrong.extend(wrong);
+        // What explains the rest comes first.
+        tally.wrong.splice(0..0, wrong);
         tally
     }
 }
