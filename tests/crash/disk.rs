@@ -13,6 +13,33 @@ use crate::ground::{Ground, Play};
 use crate::relay::Site;
 use crate::scene::{DRAIN, Scene};
 
+/// What there is too little of.
+#[derive(Clone, Copy)]
+struct Shortage {
+    name: &'static str,
+    /// Of the tmpfs.
+    options: &'static str,
+    min_free: &'static str,
+    /// Bytes of a letter.
+    size: usize,
+    /// Between two letters.
+    pause: Duration,
+    /// Bytes that must stay free.
+    left: usize,
+}
+
+const NO_ROOM: Shortage =
+    Shortage { name: "no room", options: "size=16m", min_free: "0B", size: 100 << 10, pause: Duration::ZERO, left: 0 };
+
+const SHORTAGES: [Shortage; 4] = [
+    NO_ROOM,
+    // Not even for a record: the letters take no more than records do.
+    Shortage { name: "no room at all", options: "size=1m", size: 600, ..NO_ROOM },
+    Shortage { name: "no inodes", options: "size=16m,nr_inodes=64", size: 600, ..NO_ROOM },
+    // The relay looks once a second: slowly enough for that.
+    Shortage { name: "min_free", min_free: "10MiB", pause: Duration::from_millis(25), left: 5 << 20, ..NO_ROOM },
+];
+
 pub fn run(ground: &Ground) {
     let mut plays: Vec<Play<'_>> = Vec::new();
     for answer in ["stored", "delivered"] {
@@ -24,16 +51,9 @@ pub fn run(ground: &Ground) {
         Ok(mount) => {
             std::fs::remove_dir(mount.unmount()).unwrap();
             for answer in ["stored", "delivered"] {
-                plays
-                    .push((format!("{answer} no room"), Box::new(move |scene| full(scene, answer, "size=16m", "0B", 100 << 10))));
-                plays.push((
-                    format!("{answer} no inodes"),
-                    Box::new(move |scene| full(scene, answer, "size=16m,nr_inodes=64", "0B", 600)),
-                ));
-                plays.push((
-                    format!("{answer} min_free"),
-                    Box::new(move |scene| full(scene, answer, "size=16m", "4MiB", 100 << 10)),
-                ));
+                for shortage in SHORTAGES {
+                    plays.push((format!("{answer} {}", shortage.name), Box::new(move |scene| full(scene, answer, &shortage))));
+                }
                 plays.push((format!("{answer} read-only"), Box::new(move |scene| read_only(scene, answer))));
             }
         }
@@ -42,7 +62,8 @@ pub fn run(ground: &Ground) {
 }
 
 /// The host is away until the disk is full; then it comes back.
-fn full(scene: &mut Scene, answer: &'static str, options: &str, min_free: &str, size: usize) -> Tally {
+fn full(scene: &mut Scene, answer: &'static str, shortage: &Shortage) -> Tally {
+    let Shortage { options, min_free, size, pause, left, .. } = *shortage;
     let mount = Mount::tmpfs(&scene.folder.join("state"), options).unwrap();
     let site = scene.site(&scene.keys(answer).with(&format!("delivery.min_free = {min_free:?}")));
     let relay = site.start();
@@ -56,6 +77,7 @@ fn full(scene: &mut Scene, answer: &'static str, options: &str, min_free: &str, 
             451 | 452 => refused += 1,
             code => wrong.push(format!("the answer on a full disk is {code}")),
         }
+        std::thread::sleep(pause);
         if wrong.len() > 3 {
             break;
         }
@@ -63,11 +85,13 @@ fn full(scene: &mut Scene, answer: &'static str, options: &str, min_free: &str, 
     if taken < 10 || refused < 8 {
         wrong.push(format!("{taken} letters were taken, {refused} refused in a row"));
     }
-    if min_free == "4MiB" && std::fs::write(scene.folder.join("state/room"), vec![1; 3 << 20]).is_err() {
-        wrong.push("min_free was not kept free".into());
+    let room = scene.folder.join("state/room");
+    if left > 0 {
+        if std::fs::write(&room, vec![1; left]).is_err() {
+            wrong.push("min_free was not kept free".into());
+        }
+        std::fs::remove_file(&room).unwrap();
     }
-    // Gone again in any case.
-    let _ = std::fs::remove_file(scene.folder.join("state/room"));
     scene.sink.up();
     wrong.extend(goes_on(scene, &site));
     let mut tally = scene.close(&site, relay, 0);

@@ -10,14 +10,9 @@ use crate::ground::{Ground, Play};
 use crate::scene::{DRAIN, Scene};
 use crate::sink::{Act, Mood, STAGES, Stage};
 
-/// What a host says at stages that are none of its business to settle anything.
-const NONSENSE: [Act; 5] = [
-    Act::Say("what?\r\n"),
-    Act::Say("99 bottles\r\n"),
-    Act::Say("25\u{0}0 ok\r\n"),
-    Act::Say("250-a\r\n354 b\r\n"),
-    Act::Say("421 4.3.2 closing\r\n"),
-];
+/// What is no answer at any stage.
+const NONSENSE: [Act; 4] =
+    [Act::Say("what?\r\n"), Act::Say("99 bottles\r\n"), Act::Say("25\u{0}0 ok\r\n"), Act::Say("250-a\r\n354 b\r\n")];
 
 pub fn run(ground: &Ground) {
     let mut plays: Vec<Play<'_>> = Vec::new();
@@ -38,8 +33,9 @@ fn faults(scene: &mut Scene, answer: &'static str, stage: Stage) -> Tally {
         // It speaks of us, not of the mail.
         acts.push(Act::Say("554 5.7.1 go away\r\n"));
     }
-    if !matches!(stage, Stage::Kept) {
-        acts.push(Act::Say("451 4.3.0 later\r\n"));
+    if stage != Stage::Kept {
+        // Whoever has the letter and says this asks for a second one.
+        acts.extend([Act::Say("451 4.3.0 later\r\n"), Act::Say("421 4.3.2 closing\r\n")]);
     }
     let mut wrong = Vec::new();
     for act in acts {
