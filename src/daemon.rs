@@ -1,5 +1,7 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
+mod descriptors;
+
 use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
@@ -16,13 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::file::Tls;
+use crate::config::file::{Answer, Tls};
 use crate::config::{Config, HostRoute, Route};
+use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
 use crate::place::Fault;
 use crate::relay::Relay;
 use crate::smtp::{self, Door};
+use crate::spool::{self, Backlog, Rhythm, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
 
 /// How often kept connections are looked at.
@@ -38,6 +42,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub struct Daemon {
     door: Arc<Door>,
+    backlog: Backlog,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
@@ -64,6 +69,9 @@ pub enum StartError {
     /// An opt-out list: without it nobody can be judged.
     #[error("{0}")]
     List(Fault),
+    /// Held mail.
+    #[error("{0}")]
+    Spool(spool::OpenError),
     /// A folder of ours.
     #[error("open `{0}`: {1}\nhint: let the relay's user write there, or name another folder")]
     Folder(PathBuf, io::Error),
@@ -81,10 +89,12 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Daemon {
-    /// Opens lists, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged.
+    /// Opens lists, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
+    /// and held.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
         let file = &config.file;
+        let (spool, backlog) = open_spool(&config).await?;
         let upstream = match &config.route {
             Route::Folder(path) => Upstream::Folder(Folder::open(path).map_err(|e| StartError::Folder(path.clone(), e))?),
             Route::Host(route) => Upstream::Host(Box::new(Host::new(settings(&config, route).map_err(StartError::Config)?))),
@@ -101,23 +111,28 @@ impl Daemon {
             judge_headers: config.judge_headers(),
             ledger,
             upstream,
+            spool,
+            patience: (file.delivery.answer == Answer::Delivered).then_some(file.delivery.patience),
+            attempts: TaskTracker::new(),
+            stop: CancellationToken::new(),
             ids_given: AtomicU64::new(0),
             chance: RandomState::new(),
         };
+        let relay = Arc::new(relay);
         let door = Door {
-            relay: Arc::new(relay),
+            relay: relay.clone(),
             hostname,
             clients: file.listen.clients.clone(),
             limits: config.limits(),
             timeouts: config.timeouts(),
-            sessions: Arc::new(Semaphore::new(file.listen.max_sessions)),
+            sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
             tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop: relay.stop.clone(),
         };
         let cut = CancellationToken::new();
         let control = Control { stop: door.stop.clone(), cut, reload_lists: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
-        Ok(Self { door, listeners, addresses, shutdown_grace, writer, control })
+        Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -126,7 +141,7 @@ impl Daemon {
     }
 
     /// The line behind the door.
-    pub fn relay(&self) -> &Relay {
+    pub fn relay(&self) -> &Arc<Relay> {
         &self.door.relay
     }
 
@@ -137,11 +152,13 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { door, listeners, shutdown_grace, writer, control, .. } = self;
+        let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
         let loops = TaskTracker::new();
         for listener in listeners {
             loops.spawn(smtp::serve(door.clone(), listener));
         }
+        loops.spawn(delivery::run(door.relay.clone(), backlog));
+        loops.spawn(delivery::hear(door.relay.clone()));
         loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
@@ -149,9 +166,11 @@ impl Daemon {
         let deadline = Instant::now() + shutdown_grace;
         loops.close();
         door.tasks.close();
+        door.relay.attempts.close();
         let drained = async {
             loops.wait().await;
             door.tasks.wait().await;
+            door.relay.attempts.wait().await;
             door.relay.upstream.close().await;
         };
         let in_time = tokio::select! {
@@ -159,9 +178,10 @@ impl Daemon {
             () = control.cut.cancelled() => false,
         };
         if !in_time {
-            // What was sent and not answered is logged before the end.
+            // What is under way is held, and what was sent and not answered is logged, before the end.
             door.relay.upstream.cut();
-            let _ = timeout_at(Instant::now() + LAST_WORDS, door.tasks.wait()).await;
+            let ended = async { tokio::join!(door.tasks.wait(), door.relay.attempts.wait()) };
+            let _ = timeout_at(Instant::now() + LAST_WORDS, ended).await;
         }
         // The last Ledger goes with the last session; the writer then writes what it has and ends.
         drop(door);
@@ -193,6 +213,21 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
         Ok(opened) => opened.map_err(StartError::List),
         Err(_) => Err(StartError::List(Fault::of_file(&config.path, "the opt-out lists could not be read: the reader failed"))),
     }
+}
+
+async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError> {
+    let (path, delivery) = (config.spool(), &config.file.delivery);
+    let rhythm = Rhythm {
+        first: delivery.retry_first,
+        max: delivery.retry_max,
+        give_up: delivery.give_up_after,
+        tell_delay: delivery.report_delay_after,
+        at_once: config.file.upstream.max_connections,
+    };
+    let min_free = delivery.min_free.0;
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&path, rhythm, min_free)).await;
+    let failed = || spool::OpenError::Folder(config.spool(), io::Error::other("the reader failed"));
+    opened.unwrap_or_else(|_| Err(failed())).map_err(StartError::Spool)
 }
 
 /// How the host of a route is reached; the password is fetched here, and nowhere else.

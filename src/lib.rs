@@ -18,14 +18,15 @@
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status, trace (our `Received:`) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
+//! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
-//! | 1 decider | [`smtp`] | `command`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
+//! | 1 decider | [`smtp`] | `command` and its `parameters`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
-//! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `mod` as meant |
+//! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `mod` as meant |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
-//! | 5 the door | [`daemon`] | composition root: open everything, run, drain |
+//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `descriptors`: sessions within the limit of open files |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.
@@ -42,11 +43,15 @@
 pub mod mail;
 pub mod relay;
 
+pub mod dsn;
 pub mod optout;
 
 pub mod ledger;
-pub mod smtp;
+pub mod spool;
 pub mod upstream;
+
+pub mod delivery;
+pub mod smtp;
 
 pub mod config;
 pub mod place;

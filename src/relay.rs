@@ -1,20 +1,28 @@
-//! The line. A message is accepted, becomes an envelope, is judged recipient by recipient, is delivered or handed
-//! back, and every ending is logged. Read this file first. Never opens a socket, never reads a file.
+//! The line. A message is accepted, becomes an envelope, is judged recipient by recipient, is delivered or held, and
+//! every ending is logged. Read this file first. Never opens a socket, never reads a file.
 
+mod answer;
+mod held;
 mod judged;
+mod words;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::ledger::{Ending, Event, Ledger, NotWritten};
-use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, Stage, clean, received};
-use crate::optout::{self, Action, Cleared, Context, Lists, Policy, Title, Verdict};
+use crate::ledger::{Event, Ledger, NotWritten};
+use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
+use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
+use crate::spool::{Record, Spool};
 use crate::upstream::{Load, Sent, To, Upstream};
+use answer::{Answer, answer};
 use judged::{Judged, Logged, Rules, event};
 
 /// A message with more `Received:` fields than this goes in a circle (RFC 5321 6.3).
@@ -35,10 +43,39 @@ pub struct Relay {
     pub ledger: Ledger,
     /// The real host.
     pub upstream: Upstream,
+    /// Mail that waits.
+    pub spool: Arc<Spool>,
+    /// Whether the tool waits for the host, and how long; `None`: until its message is stored.
+    pub patience: Option<Duration>,
+    /// Attempts for which no tool waits.
+    pub attempts: TaskTracker,
+    /// The relay is shutting down.
+    pub stop: CancellationToken,
     /// How many ids were given.
     pub ids_given: AtomicU64,
     /// The chance in them.
     pub chance: RandomState,
+}
+
+/// What one attempt came to. `Err` is an answer too: it came before anything could leave.
+type Attempted = Result<Attempt, Reply>;
+
+/// An attempt that is over.
+#[derive(Debug, Default)]
+struct Attempt {
+    /// By the place of the recipient.
+    outcomes: Vec<(usize, Outcome)>,
+    /// A host took it that reports no success, so those of them whose sender wants to hear of it are told by us.
+    relayed: Vec<usize>,
+}
+
+/// How far an attempt goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Everybody is judged, and who opted out is in the log.
+    Judged,
+    /// The host has spoken.
+    Sent,
 }
 
 impl Relay {
@@ -48,7 +85,7 @@ impl Relay {
             let (list, now) = (self.lists.current(), Timestamp::now());
             let context = Context { sender: &envelope.sender, now, title: Title::NotYet, policy: &self.policy };
             match optout::judge(&list, recipient, &context) {
-                Verdict::OptedOut(suppression) if suppression.action != Action::Drop => {
+                Verdict::OptedOut(suppression) if suppression.action == Action::Reject => {
                     event(envelope, recipient, &suppression, &list, &Reply::OPTED_OUT, now)
                 }
                 // Settled when the mail would leave, with the list and the header of that moment.
@@ -63,55 +100,160 @@ impl Relay {
         }
     }
 
-    /// After the final dot: judges again, delivers, answers. 250 means that the host has it, or that all recipients
-    /// are suppressed and logged; anything else leaves the message with the tool.
-    pub async fn take(&self, envelope: Envelope, message: Message) -> Reply {
+    /// After the final dot: judges again, delivers or holds, answers. 250 means that the host has it, that it is on disk,
+    /// or that all recipients are suppressed and logged; anything else leaves the message with the tool.
+    pub async fn take(self: &Arc<Self>, envelope: Envelope, message: Message) -> Reply {
         if message.received_count() > MAX_HOPS {
             return Reply::LOOP;
         }
-        let trace = received(&self.hostname, &envelope, Timestamp::now());
-        self.attempt(&Mail::new(envelope, trace, message)).await.unwrap_or_else(|reply| reply)
+        let arrived = Timestamp::now();
+        let trace = received(&self.hostname, &envelope, arrived);
+        let mail = Arc::new(Mail::new(envelope, trace, message));
+        match self.patience {
+            Some(patience) if self.spool.may_try() => self.deliver(mail, arrived, patience).await,
+            _ => self.store(mail, arrived).await,
+        }
     }
 
-    /// One attempt for all recipients. `Err` is an answer too: it came before anything could leave.
-    async fn attempt(&self, mail: &Mail) -> Result<Reply, Reply> {
+    /// Tries while the tool waits. Where that takes too long the message is held first, and the attempt that is under way
+    /// settles the held one.
+    async fn deliver(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp, patience: Duration) -> Reply {
+        let mut attempt = Box::pin(self.clone().first_attempt(mail.clone(), Until::Sent));
+        let attempted = match timeout(patience, &mut attempt).await {
+            Ok(attempted) => attempted,
+            Err(_) => match self.spool.hold_in_flight(mail.clone(), Record::of(&mail, arrived)).await {
+                Ok(held) => {
+                    let relay = self.clone();
+                    let settled = async move { relay.conclude(held, attempt.await).await };
+                    self.attempts.spawn(settled);
+                    return Reply::held(mail.envelope.id);
+                }
+                // The disk does not take it, but the host may.
+                Err(error) => {
+                    words::not_held(&mail, &error);
+                    attempt.await
+                }
+            },
+        };
+        match attempted {
+            Ok(attempt) => self.settle_new(mail, arrived, attempt).await,
+            Err(reply) => reply,
+        }
+    }
+
+    /// Stores first, delivers afterwards.
+    async fn store(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp) -> Reply {
+        let attempt = match self.clone().first_attempt(mail.clone(), Until::Judged).await {
+            Ok(attempt) => attempt,
+            Err(reply) => return reply,
+        };
+        let mut record = Record::of(&mail, arrived);
+        if attempt.outcomes.len() == record.outcomes.len() {
+            return self.settle_new(mail, arrived, attempt).await;
+        }
+        record.note(attempt.outcomes);
+        let id = mail.envelope.id;
+        match self.spool.hold_to_send(mail.clone(), record).await {
+            Ok(Some(held)) => {
+                self.attempts.spawn(self.clone().send(held));
+                Reply::held(id)
+            }
+            Ok(None) => Reply::held(id),
+            Err(error) => words::not_held(&mail, &error),
+        }
+    }
+
+    /// A message that was not held until now: whoever waits is held, whoever failed is reported.
+    async fn settle_new(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp, attempt: Attempt) -> Reply {
+        let Attempt { outcomes, relayed } = attempt;
+        self.spool.note_host(&outcomes);
+        let id = mail.envelope.id;
+        if !relayed.is_empty() {
+            let mut record = Record::of(&mail, arrived);
+            record.note(outcomes.iter().cloned());
+            self.report_relayed(&mail, &record, &relayed).await;
+        }
+        match answer(id, &outcomes) {
+            Answer::Say(reply) => reply,
+            Answer::Report { then, or_else } => {
+                let mut record = Record::of(&mail, arrived);
+                record.note(outcomes);
+                match self.report_failures(&mail, &record).await {
+                    Ok(()) => then,
+                    Err(error) => {
+                        words::not_held(&mail, &error);
+                        or_else
+                    }
+                }
+            }
+            Answer::Hold => {
+                let mut record = Record::of(&mail, arrived);
+                record.next = record.written + self.note(&mut record, outcomes);
+                match self.spool.hold(mail.clone(), record.clone()).await {
+                    Ok(()) => Reply::held(id),
+                    Err(error) => {
+                        words::will_come_again(&record);
+                        words::not_held(&mail, &error)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn first_attempt(self: Arc<Self>, mail: Arc<Mail>, until: Until) -> Attempted {
+        let everybody: Vec<_> = (0..mail.envelope.recipients.len()).collect();
+        self.attempt(&mail, &everybody, &Reply::RECIPIENT_OK, until).await
+    }
+
+    /// One attempt for all who wait; `told` is what the tool has heard about them. They are judged by the list of the
+    /// moment at which the host's connection is there, and nothing leaves before the log has whoever opted out.
+    async fn attempt(&self, mail: &Mail, waiting: &[usize], told: &Reply, until: Until) -> Attempted {
         let started = Instant::now();
         let load = Load::new(mail);
         let (mut van, mut fresh, mut logged) = (None, false, Logged::new());
         loop {
             let list = self.lists.current_shared();
             let now = Timestamp::now();
-            let judged = Judged::new(&list, mail, &Rules { policy: &self.policy, headers: self.judge_headers, now }, &logged)?;
-            let nobody = judged.cleared.is_empty();
-            if van.is_none() && !nobody {
+            let rules = Rules { policy: &self.policy, headers: self.judge_headers, now };
+            let judged = Judged::new(&list, mail, waiting, &rules, &logged)?;
+            let somebody = !judged.cleared.is_empty() && until == Until::Sent;
+            if van.is_none() && somebody {
                 // Judged once more when it is here: waiting for a place takes time, and the list may change.
                 match self.upstream.open(fresh).await {
                     Ok(opened) => van = Some(opened),
                     Err(status) => {
-                        let outcomes = vec![Outcome::Deferred(status); judged.cleared.len()];
-                        self.log_outcomes(mail, &judged.cleared, &outcomes, started);
-                        return Ok(answer(mail.envelope.id, &outcomes));
+                        let later = |place: &usize| (*place, Outcome::Deferred(status.clone()));
+                        let outcomes: Vec<_> = judged.places.iter().map(later).collect();
+                        words::log_outcomes(mail, &outcomes, self.upstream.name(), started);
+                        return Ok(Attempt { outcomes, relayed: Vec::new() });
                     }
                 }
                 continue;
             }
-            let told = if nobody { judged.answer(mail.envelope.id) } else { Reply::RECIPIENT_OK };
-            let events = judged.events(mail, &list, &told, &mut logged, now);
+            let mut outcomes = judged.outcomes(mail);
+            let told = match answer(mail.envelope.id, &outcomes) {
+                // Nobody is left to send it to, and this is what the tool will hear.
+                Answer::Say(reply) | Answer::Report { then: reply, .. } if outcomes.len() == waiting.len() => &reply.clone(),
+                _ => told,
+            };
+            let events = judged.events(mail, &list, told, &mut logged, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
-            if nobody {
-                log_stopped(mail, &judged);
-                return Ok(told);
-            }
             if !events.is_empty() && !self.lists.is_current(&list) {
                 // The list changed while the log was written: what leaves is judged by the new one.
                 continue;
             }
+            if !somebody {
+                return Ok(Attempt { outcomes, relayed: Vec::new() });
+            }
             let Some(van) = van.take() else { continue };
+            let reports_success = van.reports_success();
             match van.send(&to(mail, &judged), &load).await {
-                Sent::Done(outcomes) => {
-                    warn_unreported(mail, &judged);
-                    self.log_outcomes(mail, &judged.cleared, &outcomes, started);
-                    return Ok(answer(mail.envelope.id, &outcomes));
+                Sent::Done(sent) => {
+                    let sent: Vec<_> = judged.places.iter().copied().zip(sent).collect();
+                    words::log_outcomes(mail, &sent, self.upstream.name(), started);
+                    let relayed = if reports_success { Vec::new() } else { relayed(mail, &sent) };
+                    outcomes.extend(sent);
+                    return Ok(Attempt { outcomes, relayed });
                 }
                 // The host had closed a kept connection before it took anything.
                 Sent::Stale => fresh = true,
@@ -120,35 +262,8 @@ impl Relay {
     }
 
     async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {
-        for event in events {
-            let Event { id, recipient, rule, .. } = event;
-            let (to, rule, action) = (clean(recipient, 320), format!("{}:{}", rule.file, rule.line), event.action);
-            match (event.event, action) {
-                (Ending::Suppressed, Action::Bounce) => {
-                    tracing::info!(%id, %to, rule, %action, "suppressed: recipient has opted out; answered as reject does, for this version sends no reports");
-                }
-                (Ending::Suppressed, _) => tracing::info!(%id, %to, rule, %action, "suppressed: recipient has opted out"),
-                (Ending::Observed, _) => {
-                    tracing::warn!(%id, %to, rule, "recipient has opted out, and is mailed all the same: opt_out.mode is observe")
-                }
-                (Ending::Exempted, _) => {
-                    tracing::info!(%id, %to, rule, "recipient has opted out, and is mailed all the same: the subject is exempt")
-                }
-            }
-        }
+        events.iter().for_each(words::log_suppression);
         self.ledger.record(events).await
-    }
-
-    fn log_outcomes(&self, mail: &Mail, cleared: &[Cleared<'_>], outcomes: &[Outcome], started: Instant) {
-        let delay = format!("{:.3}", started.elapsed().as_secs_f64());
-        let (id, relay) = (mail.envelope.id, self.upstream.name());
-        for (permit, outcome) in cleared.iter().zip(outcomes) {
-            let (to, status) = (clean(permit.recipient().as_str(), 320), outcome.status());
-            tracing::info!(%id, %to, relay, delay, dsn = %status.enhanced, status = outcome.word(), "{} {}", status.code, status.text);
-            if status.stage == Stage::Unanswered {
-                tracing::warn!(%id, %to, possible_duplicate = true, "the host may have this mail although it did not say so");
-            }
-        }
     }
 
     /// A new id.
@@ -164,31 +279,9 @@ fn to<'a>(mail: &'a Mail, judged: &Judged<'a>) -> Vec<To<'a>> {
     judged.places.iter().zip(&judged.cleared).map(|(place, permit)| To { permit: *permit, wish: wish(*place) }).collect()
 }
 
-/// They have not opted out, and are not mailed either.
-fn log_stopped(mail: &Mail, judged: &Judged<'_>) {
-    for permit in &judged.stopped {
-        let (id, to) = (mail.envelope.id, clean(permit.recipient().as_str(), 320));
-        tracing::info!(%id, %to, status = "suppressed", "not sent: somebody who opted out stands in To, Cc or Bcc");
-    }
-}
-
-/// No report can be sent yet to the sender of a mail that was suppressed after its recipient was accepted.
-fn warn_unreported(mail: &Mail, judged: &Judged<'_>) {
-    for recipient in judged.unreported() {
-        let (id, to) = (mail.envelope.id, clean(recipient.as_str(), 320));
-        tracing::warn!(%id, %to, "suppressed after it was accepted; this version sends no report to the sender");
-    }
-}
-
-/// What the tool is told when the host has spoken. A 250 must not hide that somebody did not get the mail.
-fn answer(id: Id, outcomes: &[Outcome]) -> Reply {
-    let mut refused = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused(_))).map(Outcome::status);
-    if let Some(deferred) = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Deferred(_))) {
-        return Reply::deferred(deferred.status());
-    }
-    let Some(first) = refused.next() else { return Reply::delivered(id) };
-    match refused.count() + 1 {
-        all if all == outcomes.len() => Reply::refused(first),
-        some => Reply::partly_refused(first, some, outcomes.len()),
-    }
+/// The places of those who have it and whose sender wants to hear that.
+fn relayed(mail: &Mail, sent: &[(usize, Outcome)]) -> Vec<usize> {
+    let wished = |place: usize| mail.envelope.recipients[place].wish.notify.of_success();
+    let told = sent.iter().filter(|(place, outcome)| matches!(outcome, Outcome::Delivered(_)) && wished(*place));
+    told.map(|(place, _)| *place).collect()
 }

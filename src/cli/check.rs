@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::optout::{self, Twin};
 
 pub fn run(config: &Config) -> Done {
+    super::circle::refuse(config)?;
     let mut out = stdout().lock();
     writeln!(out, "{}: sound", config.path.display())?;
     let loaded = optout::load(&config.lists, config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?;

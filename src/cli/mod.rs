@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place that prints: data on stdout, talk on stderr.
 
 mod check;
+mod circle;
 mod explain;
 mod list;
 mod serve;
@@ -33,6 +34,8 @@ pub enum Exit {
     Unavailable = 69,
     /// Reading or writing.
     Io = 74,
+    /// Something is in use; try again later.
+    Later = 75,
     /// The configuration.
     Config = 78,
 }

@@ -12,8 +12,10 @@ use crate::config::Config;
 use crate::config::file::{Format, Level, Log};
 use crate::daemon::{Control, Daemon, StartError};
 use crate::optout::Mode;
+use crate::spool::OpenError;
 
 pub fn run(config: Config) -> Done {
+    super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -112,7 +114,8 @@ impl Failure {
         match error {
             StartError::Config(fault) => Self::of_config(fault),
             StartError::List(fault) => Self::of_list(fault),
-            StartError::Folder(..) => Self::new(Exit::Io, error),
+            StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
+            StartError::Spool(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
             StartError::Listen(..) => Self::new(Exit::Unavailable, error),
         }
     }

@@ -1,10 +1,12 @@
 //! The configuration as it is meant: read, overlaid by the environment, checked, secrets fetched. Never prints one.
 
+mod circle;
 pub mod file;
 mod overlay;
 mod route;
 mod value;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::optout::Policy;
@@ -34,6 +36,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where mail goes.
     pub route: Route,
+    /// What is wrong where that turns out to be ourselves.
+    circle: Fault,
 }
 
 impl Config {
@@ -118,6 +122,12 @@ impl Config {
             }
             _ => {}
         }
+        let circle = wrong("upstream.url", circle::MESSAGE).hint(circle::HINT);
+        if let Route::Host(route) = &route
+            && circle::is_circle(&listen.smtp, route, &machine_name())
+        {
+            return Err(circle);
+        }
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
         }
@@ -132,8 +142,24 @@ impl Config {
                 exempt_subjects: file.opt_out.exempt_subjects.iter().map(|mark| mark.to_lowercase()).collect(),
             },
             route,
+            circle,
             file: written.file,
         })
+    }
+
+    /// Host and port of the upstream where the port is one of our own, so that only its addresses tell who listens there.
+    pub fn own_port(&self) -> Option<(&str, u16)> {
+        match &self.route {
+            Route::Host(HostRoute { host, port, .. }) if circle::has_port(&self.file.listen.smtp, *port) => Some((host, *port)),
+            _ => None,
+        }
+    }
+
+    /// The fault that mail would come back to us, if one of the upstream's addresses is a listener's; `is_own` tells
+    /// whether this machine has an address.
+    pub fn circle(&self, upstream: &[SocketAddr], is_own: impl Fn(IpAddr) -> bool) -> Option<Fault> {
+        let ours = upstream.iter().any(|to| circle::takes(&self.file.listen.smtp, *to, &is_own));
+        ours.then(|| self.circle.clone())
     }
 
     /// Bounds of a session.
@@ -151,6 +177,11 @@ impl Config {
     pub fn timeouts(&self) -> Timeouts {
         let listen = &self.file.listen;
         Timeouts { command: listen.command_timeout, data: listen.data_timeout, message: listen.message_timeout }
+    }
+
+    /// Where held mail is kept.
+    pub fn spool(&self) -> PathBuf {
+        self.file.state_dir.join("spool")
     }
 
     /// To, Cc and Bcc are judged too.

@@ -64,7 +64,8 @@ impl HostRoute {
 fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
     if let Some((ip, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         let port = if port.is_empty() { default } else { port.strip_prefix(':')?.parse().ok()? };
-        return Some((ip.parse::<Ipv6Addr>().ok()?.to_string(), port));
+        let ip = ip.parse::<Ipv6Addr>().ok()?;
+        return (port > 0).then(|| (ip.to_string(), port));
     }
     let (host, port) = match place.split_once(':') {
         Some((host, port)) => (host, port.parse().ok()?),

@@ -137,6 +137,22 @@ impl Notify {
     }
 }
 
+/// The value of `NOTIFY`; empty where nothing was said.
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::When { success, failure, delay } = *self else {
+            return f.write_str(if *self == Self::Never { "NEVER" } else { "" });
+        };
+        let words = [(success, "SUCCESS"), (failure, "FAILURE"), (delay, "DELAY")];
+        let mut comma = "";
+        for (_, word) in words.iter().filter(|(wished, _)| *wished) {
+            write!(f, "{comma}{word}")?;
+            comma = ",";
+        }
+        Ok(())
+    }
+}
+
 /// `RET`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ret {
@@ -144,6 +160,16 @@ pub enum Ret {
     Full,
     /// `HDRS`
     Headers,
+}
+
+/// The value of `RET`.
+impl fmt::Display for Ret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        })
+    }
 }
 
 impl From<Address> for Recipient {

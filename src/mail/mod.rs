@@ -7,6 +7,7 @@ mod message;
 mod piece;
 mod status;
 mod trace;
+mod xtext;
 
 pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
@@ -15,3 +16,4 @@ pub use message::{HeaderSection, Message};
 pub use piece::Mail;
 pub use status::{Enhanced, Outcome, Stage, Status, clean};
 pub use trace::received;
+pub use xtext::{embedded, envelope_id, original_recipient};

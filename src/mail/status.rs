@@ -102,15 +102,20 @@ pub enum Outcome {
     Deferred(Status),
     /// Refused for good; the sender is to hear of it.
     Refused(Status),
-    /// Kept back because of an opt-out, and nobody is to hear of it.
-    Suppressed(Status),
+    /// Kept back because of an opt-out, after the recipient had been accepted.
+    Suppressed {
+        /// Ours.
+        status: Status,
+        /// The sender is not to hear of it.
+        silent: bool,
+    },
 }
 
 impl Outcome {
     /// The status behind the outcome.
     pub fn status(&self) -> &Status {
         match self {
-            Self::Delivered(status) | Self::Deferred(status) | Self::Refused(status) | Self::Suppressed(status) => status,
+            Self::Delivered(status) | Self::Deferred(status) | Self::Refused(status) | Self::Suppressed { status, .. } => status,
         }
     }
 
@@ -120,7 +125,7 @@ impl Outcome {
             Self::Delivered(_) => "sent",
             Self::Deferred(_) => "deferred",
             Self::Refused(status) if status.stage != Stage::OptOut => "bounced",
-            Self::Refused(_) | Self::Suppressed(_) => "suppressed",
+            Self::Refused(_) | Self::Suppressed { .. } => "suppressed",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 
 use crate::ledger::{Ending, Event, EventRule};
-use crate::mail::{Address, Envelope, Heading, Id, Mail, PlusTags};
+use crate::mail::{Address, Envelope, Heading, Mail, Outcome, PlusTags, Stage, Status};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
@@ -28,13 +28,15 @@ pub struct Judged<'a> {
     pub cleared: Vec<Cleared<'a>>,
     /// Their places in the envelope.
     pub places: Vec<usize>,
-    /// Could have been mailed, but somebody who opted out stands in the header.
-    pub stopped: Vec<Cleared<'a>>,
+    /// Could have been mailed, but somebody who opted out stands in the header: their places.
+    pub stopped: Vec<usize>,
     hits: Vec<Hit<'a>>,
+    /// Suppressed and logged in this attempt already.
+    settled: Vec<(usize, Action)>,
 }
 
 /// What the log says of this attempt already, by the place of the recipient.
-pub type Logged = BTreeMap<usize, Ending>;
+pub type Logged = BTreeMap<usize, (Ending, Action)>;
 
 /// A recipient who has opted out, and what becomes of the mail.
 struct Hit<'a> {
@@ -51,19 +53,27 @@ fn heading_if(wanted: bool, mail: &Mail) -> Option<&Heading> {
 }
 
 impl<'a> Judged<'a> {
-    /// Judges everybody. `Err` is the answer where a header that must be judged cannot be read.
+    /// Judges everybody who waits, by place. `Err` is the answer where a header that must be judged cannot be read.
     ///
     /// Whoever stands in the log as suppressed for this attempt stays suppressed, whatever the list says now.
-    pub fn new(list: &'a OptOutList, mail: &'a Mail, rules: &Rules<'_>, logged: &Logged) -> Result<Self, Reply> {
+    pub fn new(
+        list: &'a OptOutList,
+        mail: &'a Mail,
+        waiting: &[usize],
+        rules: &Rules<'_>,
+        logged: &Logged,
+    ) -> Result<Self, Reply> {
         let title = match heading_if(!rules.policy.exempt_subjects.is_empty(), mail) {
             Some(heading) => Title::Is(&heading.subject),
             None => Title::Is(""),
         };
         let context = Context { sender: &mail.envelope.sender, now: rules.now, title, policy: rules.policy };
         let mut judged = Self::default();
-        for (place, recipient) in mail.envelope.recipients.iter().enumerate() {
-            if logged.get(&place) != Some(&Ending::Suppressed) {
-                judged.add(place, &recipient.address, optout::judge(list, &recipient.address, &context));
+        for &place in waiting {
+            let address = &mail.envelope.recipients[place].address;
+            match logged.get(&place) {
+                Some((Ending::Suppressed, action)) => judged.settled.push((place, *action)),
+                _ => judged.add(place, address, optout::judge(list, address, &context)),
             }
         }
         if rules.headers {
@@ -94,7 +104,8 @@ impl<'a> Judged<'a> {
             }
         }
         if stopped {
-            self.stopped = std::mem::take(&mut self.cleared);
+            self.cleared.clear();
+            self.stopped = std::mem::take(&mut self.places);
         }
         Ok(())
     }
@@ -121,17 +132,22 @@ impl<'a> Judged<'a> {
         self.hits.iter().filter(|hit| hit.ending == Ending::Suppressed)
     }
 
-    /// The answer when nobody is left.
-    pub fn answer(&self, id: Id) -> Reply {
-        let silent = self.suppressed().all(|hit| hit.suppression.action == Action::Drop);
-        if silent { Reply::suppressed(id) } else { Reply::OPTED_OUT }
+    /// What becomes of those who are not mailed, by place.
+    pub fn outcomes(&self, mail: &Mail) -> Vec<(usize, Outcome)> {
+        let hits = self.suppressed().map(|hit| (hit.place, hit.suppression.action));
+        let kept_back: Vec<_> = hits.chain(self.settled.iter().copied()).collect();
+        // Where one of them is to be told of, so are those who were stopped for their sake.
+        let strictest = [Action::Reject, Action::Bounce].into_iter().find(|action| kept_back.iter().any(|(_, of)| of == action));
+        let stopped = self.stopped.iter().map(|place| (*place, ending(strictest.unwrap_or(Action::Drop), STOPPED)));
+        let in_envelope = kept_back.iter().filter(|(place, _)| *place < mail.envelope.recipients.len());
+        in_envelope.map(|(place, action)| (*place, ending(*action, OPTED_OUT))).chain(stopped).collect()
     }
 
     /// The lines for the log, without those whose place is in `logged`; they are added to it.
     pub fn events(&self, mail: &Mail, list: &OptOutList, told: &Reply, logged: &mut Logged, now: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
         for Hit { place, recipient, suppression, ending } in &self.hits {
-            if logged.insert(*place, *ending).is_none() {
+            if logged.insert(*place, (*ending, suppression.action)).is_none() {
                 let message_id = heading_if(true, mail).and_then(|heading| heading.message_id.clone());
                 let event = event(&mail.envelope, recipient, suppression, list, told, now);
                 events.push(Event { event: *ending, message_id, ..event });
@@ -139,10 +155,18 @@ impl<'a> Judged<'a> {
         }
         events
     }
+}
 
-    /// Accepted at RCPT, opted out when the mail left, and their action wants the sender to know.
-    pub fn unreported(&self) -> impl Iterator<Item = &'a Address> {
-        self.suppressed().filter(|hit| hit.suppression.action != Action::Drop).map(|hit| hit.recipient)
+const OPTED_OUT: &str = "5.7.1 recipient has opted out of your mail";
+const STOPPED: &str = "5.7.1 not sent, for somebody who opted out stands in To, Cc or Bcc";
+
+/// How it ends for a recipient who is not mailed, by what the opt-out wants.
+fn ending(action: Action, text: &str) -> Outcome {
+    let status = Status::new(Stage::OptOut, 550, text);
+    match action {
+        Action::Reject => Outcome::Refused(status),
+        Action::Bounce => Outcome::Suppressed { status, silent: false },
+        Action::Drop => Outcome::Suppressed { status, silent: true },
     }
 }
 
@@ -186,7 +210,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::mail::{Client, Message, ReversePath};
+    use crate::mail::{Client, Id, Message, ReversePath};
     use crate::optout::{Attributes, Builder, Subject};
 
     fn mail(to: &[&str], wire: &'static str) -> Mail {
@@ -215,9 +239,9 @@ mod tests {
         let rules = Rules { policy: &policy, headers: false, now: Timestamp::UNIX_EPOCH };
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
-        let judged = Judged::new(&before, &mail, &rules, &logged).ok().unwrap();
+        let judged = Judged::new(&before, &mail, &[0, 1], &rules, &logged).ok().unwrap();
         assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
-        let judged = Judged::new(&after, &mail, &rules, &logged).ok().unwrap();
+        let judged = Judged::new(&after, &mail, &[0, 1], &rules, &logged).ok().unwrap();
         assert_eq!(names(&judged.cleared), ["in@x.example"]);
         assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
     }
@@ -228,8 +252,8 @@ mod tests {
         let (mail, policy) = (mail(&["in@x.example", "out@x.example"], wire), Policy::default());
         let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
         let list = list(&["out@x.example"]);
-        let judged = Judged::new(&list, &mail, &rules, &Logged::new()).ok().unwrap();
-        assert_eq!((names(&judged.cleared), names(&judged.stopped)), (vec![], vec!["in@x.example".to_owned()]));
+        let judged = Judged::new(&list, &mail, &[0, 1], &rules, &Logged::new()).ok().unwrap();
+        assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[0][..]));
         assert_eq!(judged.suppressed().count(), 1);
     }
 }

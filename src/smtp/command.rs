@@ -4,8 +4,9 @@
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{Error, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
+use super::parameters::{OfMail, of_mail, of_rcpt};
 use super::reply::Reply;
-use crate::mail::{Address, Recipient, ReversePath, clean};
+use crate::mail::{Address, Recipient, Ret, ReversePath, clean};
 
 /// What a client may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,10 @@ pub struct Mail {
     pub eight_bit: bool,
     /// `SMTPUTF8`
     pub smtputf8: bool,
+    /// `RET=` (RFC 3461 4.3)
+    pub ret: Option<Ret>,
+    /// `ENVID=` as written (RFC 3461 4.4).
+    pub envid: Option<Box<str>>,
 }
 
 /// The longest name that is taken at EHLO, in bytes (RFC 5321 4.5.3.1.2).
@@ -92,11 +97,11 @@ fn after<'a>(text: &'a str, verb: &str) -> Option<&'a str> {
 
 fn mail(rest: &str) -> Result<Command, Reply> {
     let (path, parameters) = path(rest).ok_or(Reply::BAD_SYNTAX)?;
-    let (size, others) = split_size(parameters)?;
+    let OfMail { size, ret, envid, others } = of_mail(parameters)?;
     let asked = parameters_of(&others, |parser| parser.mail_from_parameters("".into()).map(MailFrom::into_owned))?;
-    let MailFrom { flags, env_id, auth, trans_id, by, solicit, mtrk, hold_for, hold_until, mt_priority, .. } = asked;
+    let MailFrom { flags, auth, trans_id, by, solicit, mtrk, hold_for, hold_until, mt_priority, .. } = asked;
     let foreign = flags & !(MAIL_BODY_8BITMIME | MAIL_SMTPUTF8 | smtp_proto::MAIL_BODY_7BIT) != 0;
-    let unoffered = env_id.is_some() || auth.is_some() || trans_id.is_some() || solicit.is_some() || mtrk.is_some();
+    let unoffered = auth.is_some() || trans_id.is_some() || solicit.is_some() || mtrk.is_some();
     if flags & MAIL_BODY_BINARYMIME != 0 || foreign || unoffered || by != 0 || hold_for + hold_until != 0 || mt_priority != 0 {
         return Err(Reply::UNKNOWN_PARAMETER);
     }
@@ -108,35 +113,20 @@ fn mail(rest: &str) -> Result<Command, Reply> {
     if !smtputf8 && !path.is_ascii() {
         return Err(Reply::NEEDS_SMTPUTF8);
     }
-    Ok(Command::Mail(Mail { sender, size, eight_bit: flags & MAIL_BODY_8BITMIME != 0, smtputf8 }))
-}
-
-/// Takes `SIZE=` out of the parameters: smtp-proto starts anew at the digits that no longer fit, and here they are just
-/// too many bytes (RFC 1870 6.1).
-fn split_size(parameters: &str) -> Result<(u64, String), Reply> {
-    let (mut size, mut others) = (0, String::new());
-    for word in parameters.split(' ') {
-        match after(word, "SIZE=") {
-            Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-                size = digits.parse().unwrap_or(u64::MAX);
-            }
-            Some(_) => return Err(Reply::BAD_PARAMETER),
-            None => others.extend([word, " "]),
-        }
-    }
-    Ok((size, others))
+    Ok(Command::Mail(Mail { sender, size, eight_bit: flags & MAIL_BODY_8BITMIME != 0, smtputf8, ret, envid }))
 }
 
 fn rcpt(rest: &str) -> Result<Command, Reply> {
     let (path, parameters) = path(rest).ok_or(Reply::BAD_SYNTAX)?;
-    let RcptTo { orcpt, rrvs, flags, .. } =
-        parameters_of(parameters, |parser| parser.rcpt_to_parameters("".into()).map(RcptTo::into_owned))?;
-    if orcpt.is_some() || rrvs != 0 || flags != 0 {
+    let (wish, others) = of_rcpt(parameters)?;
+    let RcptTo { rrvs, flags, .. } =
+        parameters_of(&others, |parser| parser.rcpt_to_parameters("".into()).map(RcptTo::into_owned))?;
+    if rrvs != 0 || flags != 0 {
         return Err(Reply::UNKNOWN_PARAMETER);
     }
     match Address::parse(path) {
         Ok(address) if address.routes_on() => Err(Reply::ROUTED_RECIPIENT),
-        Ok(address) => Ok(Command::Rcpt(address.into())),
+        Ok(address) => Ok(Command::Rcpt(Recipient { address, wish })),
         Err(_) => Err(Reply::BAD_RECIPIENT),
     }
 }
@@ -247,12 +237,12 @@ mod tests {
             ("RCPT TO:", 501),
             ("RCPT TO:<a@b.example", 501),
             ("RCPT TO:<a@b.example>x", 501),
-            ("RCPT TO:<a@b.example> NOTIFY=NEVER", 555),
             ("RCPT TO:<a@b.example> X=Y", 555),
+            ("RCPT TO:<a@b.example> CONNEG", 555),
+            ("RCPT TO:<a@b.example> RRVS=2014-04-03T23:01:00Z", 555),
             ("MAIL FROM:<a@b.example> SIZE=-1", 501),
             ("MAIL FROM:<a@b.example> SIZE=abc", 501),
             ("MAIL FROM:<a@b.example> BODY=BINARYMIME", 555),
-            ("MAIL FROM:<a@b.example> RET=FULL", 555),
             ("MAIL FROM:<ä@b.example>", 553),
             ("MAIL TO:<a@b.example>", 501),
             ("EHLO", 501),

@@ -118,6 +118,10 @@ impl Connection<'_> {
         let command = line.and_then(|line| Command::parse(&line));
         let is_data = command == Ok(Command::Data);
         let after_refused_data = std::mem::take(&mut self.data_refused);
+        let command = match command {
+            Ok(Command::Mail(_)) if !self.door.relay.spool.has_room() => Err(Reply::NO_ROOM),
+            other => other,
+        };
         match self.session.command(command, || self.door.relay.next_id()) {
             Step::Say(reply) => {
                 reply.write_to(&mut self.out);

@@ -3,6 +3,7 @@
 mod command;
 mod connection;
 mod input;
+mod parameters;
 mod reply;
 mod session;
 
@@ -18,10 +19,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::relay::Relay;
+
+/// How long to leave the system alone when it has no connection to give.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// How often to say so while it lasts.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What every connection needs; shared by all of them.
 #[derive(Debug)]
@@ -53,10 +61,11 @@ impl Door {
 
 /// Accepts on one listener until the door is shut. Without a free place one connection waits, so a flood waits outside.
 pub async fn serve(door: Arc<Door>, listener: TcpListener) {
+    let mut told = None;
     loop {
         let accepted = tokio::select! {
             () = door.stop.cancelled() => return,
-            accepted = accept(&door, &listener) => accepted,
+            accepted = accept(&door, &listener, &mut told) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
         let shared = door.clone();
@@ -69,14 +78,20 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener) {
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
 
-async fn accept(door: &Door, listener: &TcpListener) -> Option<Accepted> {
+/// After a failure that was not `told` lately it says so, and waits before the next try.
+async fn accept(door: &Door, listener: &TcpListener, told: &mut Option<Instant>) -> Option<Accepted> {
     match listener.accept().await {
         // It waits here for a place, and the next ones outside: an idle listener keeps none.
         Ok((stream, peer)) => Some((stream, peer, door.sessions.clone().acquire_owned().await.ok()?)),
         Err(error) => {
             // Out of file descriptors, mostly: it passes when other sessions end, and must not spin meanwhile.
-            tracing::error!("accept a connection: {error}\nhint: raise the limit of open files, or lower `listen.max_sessions`");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                tracing::error!(
+                    "accept a connection: {error}\nhint: raise the limit of open files, or lower `listen.max_sessions`"
+                );
+                *told = Some(Instant::now());
+            }
+            tokio::time::sleep(ACCEPT_AGAIN).await;
             None
         }
     }

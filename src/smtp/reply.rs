@@ -72,6 +72,8 @@ impl Reply {
     pub const LONG_HEADER: Self = reply(554, Enhanced(5, 6, 0), "the header is too long, so opt-outs cannot be checked");
     pub const CANNOT_LOG: Self =
         reply(451, Enhanced(4, 3, 0), "the suppression log cannot be written, so nothing is sent; try again later");
+    pub const NO_ROOM: Self = reply(452, Enhanced(4, 3, 1), "too little room on the relay's disk, try again later");
+    pub const CANNOT_HOLD: Self = reply(451, Enhanced(4, 3, 0), "the message cannot be held on disk, try again later");
     pub const GO_ON: Self =
         Self { code: 354, enhanced: None, text: Cow::Borrowed("end with a dot on a line of its own"), more: &[], size: None };
     pub const HELP: Self = Self {
@@ -94,7 +96,11 @@ impl Reply {
 
     /// 250 to EHLO with what is offered; `size` in bytes (RFC 1870).
     pub fn extended_hello(hostname: &str, size: u64) -> Self {
-        Self { more: &["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"], size: Some(size), ..Self::hello(hostname) }
+        Self {
+            more: &["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"],
+            size: Some(size),
+            ..Self::hello(hostname)
+        }
     }
 
     /// 250: somebody else has the whole message now, or there was nobody left to send it to.
@@ -102,7 +108,12 @@ impl Reply {
         spoken(250, Enhanced(2, 0, 0), format!("delivered as {id}"))
     }
 
-    /// 250: all recipients have opted out with action `drop`.
+    /// 250: on this disk, and tried until the host has it.
+    pub fn held(id: Id) -> Self {
+        spoken(250, Enhanced(2, 0, 0), format!("held as {id}, and sent on from here"))
+    }
+
+    /// 250: all recipients have opted out with action `drop` or `bounce`.
     pub fn suppressed(id: Id) -> Self {
         spoken(250, Enhanced(2, 0, 0), format!("taken as {id} and suppressed, nobody is mailed"))
     }
@@ -112,16 +123,15 @@ impl Reply {
         spoken(status.code, status.enhanced, status.text.clone())
     }
 
-    /// 451: nothing is lost, the tool keeps the message.
-    pub fn deferred(status: &Status) -> Self {
-        let enhanced = if status.enhanced.0 == 4 { status.enhanced } else { Enhanced(4, 4, 0) };
-        spoken(451, enhanced, format!("not taken now, try again later: {}", status.text))
-    }
-
-    /// The host refused some recipients for good and took the others.
+    /// The host refused some recipients for good and took the others, and no report can say so.
     pub fn partly_refused(status: &Status, refused: usize, all: usize) -> Self {
         let text = format!("refused for {refused} of {all} recipients, sent to the others: {}", status.text);
         spoken(status.code, status.enhanced, text)
+    }
+
+    /// The words, without the codes.
+    pub fn text(&self) -> String {
+        clean(&self.text, 400)
     }
 
     /// 2xx or 3xx.

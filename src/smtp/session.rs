@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::command::{Command, Mail};
 use super::reply::Reply;
-use crate::mail::{Client, Envelope, Id, Recipient};
+use crate::mail::{Client, Envelope, Id, Recipient, Wish};
 
 /// Bounds of a session, from `[listen]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,12 +148,15 @@ impl Session {
         if self.transaction.is_some() {
             return Reply::NESTED_MAIL;
         }
+        if !self.client.extended && (mail.ret.is_some() || mail.envid.is_some()) {
+            return Reply::UNKNOWN_PARAMETER;
+        }
         if mail.size > self.limits.message_size {
             return Reply::TOO_LARGE;
         }
-        let Mail { sender, eight_bit, smtputf8, .. } = mail;
+        let Mail { sender, eight_bit, smtputf8, ret, envid, .. } = mail;
         let client = self.client.clone();
-        let envelope = Envelope { id: id(), client, sender, recipients: Vec::new(), eight_bit, smtputf8, ret: None, envid: None };
+        let envelope = Envelope { id: id(), client, sender, recipients: Vec::new(), eight_bit, smtputf8, ret, envid };
         self.transaction = Some(Transaction { envelope, tried: false });
         Reply::SENDER_OK
     }
@@ -163,10 +166,15 @@ impl Session {
             return Step::Say(Reply::MAIL_FIRST);
         };
         transaction.tried = true;
+        if !self.client.extended && recipient.wish != Wish::default() {
+            return Step::Say(Reply::UNKNOWN_PARAMETER);
+        }
         if transaction.envelope.recipients.len() >= self.limits.recipients {
             return Step::Say(Reply::TOO_MANY_RECIPIENTS);
         }
-        if !transaction.envelope.smtputf8 && !recipient.address.as_str().is_ascii() {
+        let international =
+            !recipient.address.as_str().is_ascii() || !recipient.wish.original.as_deref().is_none_or(str::is_ascii);
+        if international && !transaction.envelope.smtputf8 {
             return Step::Say(Reply::NEEDS_SMTPUTF8);
         }
         Step::Judge(recipient)

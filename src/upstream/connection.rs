@@ -1,7 +1,10 @@
 //! One connection to the host, from the first packet to AUTH. Everything that goes wrong here is deferred: it is the
 //! road or our configuration, never the recipient. Never sends mail.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -11,8 +14,9 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::response::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::sync::CancellationToken;
 
 use super::host::{Secret, Security, Settings};
 use super::offer::Offer;
@@ -30,36 +34,62 @@ pub struct HostReply {
 pub struct Connection {
     lettre: AsyncSmtpConnection,
     wire: Wire,
+    /// The relay ends now: no reply is waited for any more.
+    stop: CancellationToken,
     pub offer: Offer,
 }
 
 const OUT_OF_TURN: &str = "the host spoke out of turn";
 
-/// No reply came: closed, too late, or nonsense.
+/// No reply that the dialogue can go on with.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Broken(String);
+pub enum Broken {
+    /// Closed, too late, or nonsense.
+    #[error("{0}")]
+    Lost(String),
+    /// 421: the host closes the connection whatever is said next (RFC 5321 3.8).
+    #[error("the host is closing: {0}")]
+    Closing(HostReply),
+    /// The relay ends now.
+    #[error("the relay was stopped")]
+    Stopped,
+}
 
 impl Broken {
-    pub fn new(cause: String) -> Self {
-        Self(cause)
+    /// What it means for whoever was not answered yet.
+    pub fn status(&self, stage: Stage) -> Status {
+        match self {
+            Self::Lost(_) => Status::new(stage, 451, "4.4.2 the connection to the mail host was lost"),
+            Self::Closing(reply) => Status::new(stage, reply.code, &reply.text),
+            Self::Stopped => stopped(stage),
+        }
     }
+}
+
+/// The relay ends before the host has spoken.
+pub fn stopped(stage: Stage) -> Status {
+    Status::new(stage, 451, "4.3.2 the relay was stopped")
 }
 
 impl Connection {
     /// Connects, greets, encrypts and authenticates as the settings say.
-    pub async fn open(settings: &Settings) -> Result<Self, Status> {
+    pub async fn open(settings: &Settings, stop: CancellationToken) -> Result<Self, Status> {
         let tcp = connect(settings).await?;
         let limit = settings.timeout;
         let (transport, primed) = within(limit, "TLS", encrypt(settings, tcp)).await?;
-        let mut connection = within(limit, "greeting", Self::greet(settings, transport, primed)).await?;
+        let mut connection = within(limit, "greeting", Self::greet(settings, transport, primed, stop)).await?;
         if let Some(secret) = &settings.secret {
             within(limit, "AUTH", connection.authenticate(secret)).await?;
         }
         Ok(connection)
     }
 
-    async fn greet(settings: &Settings, transport: Transport, primed: &'static [u8]) -> Result<Self, Status> {
+    async fn greet(
+        settings: &Settings,
+        transport: Transport,
+        primed: &'static [u8],
+        stop: CancellationToken,
+    ) -> Result<Self, Status> {
         let wire = Wire::new(transport, primed).map_err(|e| defer("connect", &e.to_string()))?;
         let name = ClientId::Domain(settings.hostname.clone());
         match AsyncSmtpConnection::connect_with_transport(Box::new(wire.clone()), &name).await {
@@ -67,7 +97,7 @@ impl Connection {
             Ok(_) if !wire.in_step() => Err(defer("greeting", OUT_OF_TURN)),
             Ok(lettre) => {
                 let offer = Offer::parse(&String::from_utf8_lossy(&wire.last_reply()));
-                Ok(Self { lettre, wire, offer })
+                Ok(Self { lettre, wire, stop, offer })
             }
             Err(error) => {
                 Err(defer("greeting", &reply_or_error(error).map_or_else(|e| e.to_string(), |reply| reply.to_string())))
@@ -104,15 +134,40 @@ impl Connection {
 
     /// Sends commands, one or a pipelined batch, and waits for the first reply. What came before was no reply to them.
     pub async fn ask(&mut self, commands: &str, within: Duration) -> Result<HostReply, Broken> {
-        if !self.wire.in_step() {
-            return Err(Broken::new(OUT_OF_TURN.into()));
+        if self.stop.is_cancelled() {
+            return Err(Broken::Stopped);
         }
-        settle(timeout(within, self.lettre.command(commands)).await)
+        if !self.wire.in_step() {
+            return Err(Broken::Lost(OUT_OF_TURN.into()));
+        }
+        let answer = timeout(within, self.lettre.command(commands));
+        settle(&self.stop, async { answer.await.ok() }).await
     }
 
     /// Waits for the next reply of a batch.
     pub async fn reply(&mut self, within: Duration) -> Result<HostReply, Broken> {
-        settle(timeout(within, self.lettre.read_response()).await)
+        let answer = timeout(within, self.lettre.read_response());
+        settle(&self.stop, async { answer.await.ok() }).await
+    }
+
+    /// Sends what is held and waits for the reply to it. Each piece must leave within `piece` of the one before (RFC 5321
+    /// 4.5.3.2.5), and the reply must come within `last` of the end (4.5.3.2.6).
+    pub async fn conclude(&mut self, piece: Duration, last: Duration) -> Result<HostReply, Broken> {
+        if self.stop.is_cancelled() {
+            return Err(Broken::Stopped);
+        }
+        let (wire, begun) = (self.wire.clone(), Instant::now());
+        let mut answer = pin!(self.lettre.read_response());
+        let mut late = pin!(sleep(piece));
+        let answer = poll_fn(|context| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                return Poll::Ready(Some(answer));
+            }
+            let limit = if wire.all_is_sent() { last } else { piece };
+            late.as_mut().reset(wire.moved().max(begun) + limit);
+            late.as_mut().poll(context).map(|()| None)
+        });
+        settle(&self.stop, answer).await
     }
 
     /// Sends bytes as they are, with the next thing that is asked or read.
@@ -155,11 +210,17 @@ impl std::fmt::Display for HostReply {
 
 type Answer = Result<Response, lettre::transport::smtp::Error>;
 
-fn settle(answer: Result<Answer, tokio::time::error::Elapsed>) -> Result<HostReply, Broken> {
+/// An answer, `None` where it is too late; what came is heard even if the relay is stopped at that moment.
+async fn settle(stop: &CancellationToken, answer: impl Future<Output = Option<Answer>>) -> Result<HostReply, Broken> {
+    let answer = tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = stop.cancelled() => return Err(Broken::Stopped),
+    };
     match answer {
-        Ok(Ok(response)) => Ok(of_response(&response)),
-        Ok(Err(error)) => reply_or_error(error),
-        Err(_) => Err(Broken("the host did not answer in time".into())),
+        Some(Ok(response)) => Ok(of_response(&response)),
+        Some(Err(error)) => reply_or_error(error),
+        None => Err(Broken::Lost("the host did not answer in time".into())),
     }
 }
 
@@ -178,7 +239,7 @@ fn reply_or_error(error: lettre::transport::smtp::Error) -> Result<HostReply, Br
     let text = std::error::Error::source(&error).map(ToString::to_string);
     match error.status() {
         Some(code) => Ok(HostReply { code: code.into(), text: said(text.unwrap_or_default()) }),
-        None => Err(Broken(text.unwrap_or_else(|| error.to_string()))),
+        None => Err(Broken::Lost(text.unwrap_or_else(|| error.to_string()))),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
+use super::connection::{Connection, stopped};
 use super::transaction::transact;
 use super::{Load, Sent, To};
 use crate::mail::{Stage, Status};
@@ -33,9 +33,9 @@ pub struct Settings {
     pub idle: Duration,
     /// To look up the name, and to connect to each address.
     pub connect_timeout: Duration,
-    /// For each reply (RFC 5321 4.5.3.2).
+    /// For each reply, and for each piece of a message to leave (RFC 5321 4.5.3.2).
     pub timeout: Duration,
-    /// For the reply to the final dot.
+    /// For the reply to the final dot, when it was sent.
     pub data_timeout: Duration,
 }
 
@@ -63,8 +63,8 @@ pub struct Host {
     settings: Settings,
     name: String,
     places: Semaphore,
-    /// The relay ends now: nobody waits for a reply any more.
-    pub(super) cut: CancellationToken,
+    /// The relay ends now: nobody waits for anything any more.
+    cut: CancellationToken,
     kept: Mutex<Vec<Kept>>,
 }
 
@@ -101,6 +101,14 @@ impl Host {
 
     /// Waits for a place and takes the kept connection that was used last, or makes a new one.
     pub async fn open(&self, fresh: bool) -> Result<Lane<'_>, Status> {
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => Err(stopped(Stage::Connect)),
+            lane = self.lane(fresh) => lane,
+        }
+    }
+
+    async fn lane(&self, fresh: bool) -> Result<Lane<'_>, Status> {
         let place = tokio::time::timeout(self.settings.data_timeout, self.places.acquire()).await;
         let Ok(Ok(place)) = place else {
             return Err(Status::new(Stage::Connect, 451, "4.4.5 all connections to the mail host are busy"));
@@ -114,7 +122,7 @@ impl Host {
                 return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
             }
         }
-        let connection = Connection::open(&self.settings).await?;
+        let connection = Connection::open(&self.settings, self.cut.clone()).await?;
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
     }
 
@@ -127,9 +135,9 @@ impl Host {
         }
     }
 
-    /// What the configuration says of it.
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+    /// Nobody waits for a place, a connection or a reply any more.
+    pub fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Ends all that are kept.
@@ -149,10 +157,15 @@ impl Host {
 }
 
 impl Lane<'_> {
-    /// Sends one message in one transaction.
+    /// The host takes what the sender wants to hear of the mail (RFC 3461).
+    pub(super) fn offers_dsn(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.offer.dsn)
+    }
+
+    /// Sends one message in one transaction. Whoever stops waiting for it ends the connection, never gives it back.
     pub async fn send(mut self, to: &[To<'_>], load: &Load<'_>) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
-        let (sent, usable) = transact(&mut connection, self.host, to, load, self.used_before).await;
+        let (sent, usable) = transact(&mut connection, &self.host.settings, to, load, self.used_before).await;
         if usable && connection.in_step() {
             self.connection = Some(connection);
         }

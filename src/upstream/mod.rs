@@ -95,10 +95,11 @@ impl Upstream {
         }
     }
 
-    /// Waits for no reply any more: whoever does hears that there is none, and can say so before the end.
+    /// Waits for nothing any more, be it a place, a connection or a reply: whoever does hears that there is none, and can
+    /// say so before the end.
     pub fn cut(&self) {
         if let Self::Host(host) = self {
-            host.cut.cancel();
+            host.cut();
         }
     }
 
@@ -111,6 +112,14 @@ impl Upstream {
 }
 
 impl Van<'_> {
+    /// The host was told what the sender wants to hear (RFC 3461 5.2.1): a report of success is its part, not ours.
+    pub fn reports_success(&self) -> bool {
+        match self {
+            Self::Folder(_) => false,
+            Self::Host(lane) => lane.offers_dsn(),
+        }
+    }
+
     /// Sends one message to all who are cleared.
     pub async fn send(self, to: &[To<'_>], load: &Load<'_>) -> Sent {
         match self {

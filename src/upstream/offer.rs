@@ -9,6 +9,8 @@ pub struct Offer {
     pub eight_bit: bool,
     /// RFC 6531
     pub smtputf8: bool,
+    /// RFC 3461
+    pub dsn: bool,
     /// RFC 3207
     pub starttls: bool,
     /// RFC 1870; bytes, 0 where no limit is told.
@@ -30,6 +32,7 @@ impl Offer {
                 "PIPELINING" => offer.pipelining = true,
                 "8BITMIME" => offer.eight_bit = true,
                 "SMTPUTF8" => offer.smtputf8 = true,
+                "DSN" => offer.dsn = true,
                 "STARTTLS" => offer.starttls = true,
                 "SIZE" => offer.size = Some(words.next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0)),
                 "AUTH" => words.for_each(|mechanism| match mechanism.to_ascii_uppercase().as_str() {
@@ -50,10 +53,18 @@ mod tests {
 
     #[test]
     fn keywords_are_read_in_any_case() {
-        let offer =
-            Offer::parse("250-host PIPELINING\r\n250-size 1000\r\n250-8bitmime\r\n250-Auth=LOGIN plain\r\n250 STARTTLS\r\n");
-        let expected =
-            Offer { size: Some(1000), eight_bit: true, auth_plain: true, auth_login: true, starttls: true, ..Offer::default() };
+        let offer = Offer::parse(
+            "250-host PIPELINING DSN\r\n250-size 1000\r\n250-dsn\r\n250-8bitmime\r\n250-Auth=LOGIN plain\r\n250 STARTTLS\r\n",
+        );
+        let expected = Offer {
+            size: Some(1000),
+            eight_bit: true,
+            auth_plain: true,
+            auth_login: true,
+            starttls: true,
+            dsn: true,
+            ..Offer::default()
+        };
         assert_eq!(offer, expected);
     }
 }

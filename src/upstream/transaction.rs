@@ -7,122 +7,113 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::connection::{Broken, Connection, HostReply};
-use super::host::Host;
+use super::host::Settings;
 use super::offer::Offer;
 use super::{Load, Sent, To};
-use crate::mail::{Outcome, Stage, Status};
+use crate::mail::{Envelope, Notify, Outcome, Stage, Status, Wish, embedded};
 
-const LOST: &str = "4.4.2 the connection to the mail host was lost";
+/// Nobody waits longer for a connection to be in step again; a new one is made faster.
+const RESET: Duration = Duration::from_secs(5);
 
 /// Sends one message; the second value tells whether the connection may be used again.
 ///
 /// `kept` says that the connection has served before: if it breaks before the final dot, nothing was lost and the
 /// message can go over a fresh one.
 ///
-/// Nothing holds what the host defers for a part of the recipients, so the message then goes to nobody: the tool
-/// keeps it and nobody gets it twice.
-pub async fn transact(connection: &mut Connection, host: &Host, to: &[To<'_>], load: &Load<'_>, kept: bool) -> (Sent, bool) {
+/// The message goes to those whom the host accepts; what it says of one recipient touches no other.
+pub async fn transact(
+    connection: &mut Connection,
+    settings: &Settings,
+    to: &[To<'_>],
+    load: &Load<'_>,
+    kept: bool,
+) -> (Sent, bool) {
     if let Some(refusal) = unfit(connection.offer, to, load) {
-        return (all(to, &Outcome::Refused(refusal)), true);
+        return (Sent::Done(vec![Outcome::Refused(refusal); to.len()]), true);
     }
-    let mut dialogue = Dialogue { connection, within: host.settings().timeout, batch: String::new(), begun: false };
-    match dialogue.envelope(to, load).await {
-        Ok(Answered { outcomes, go_on: true }) => dialogue.content(outcomes, load, host).await,
-        Ok(Answered { outcomes, go_on: false }) => {
-            let usable = dialogue.reset(&outcomes).await;
-            (Sent::Done(outcomes), usable)
+    let outcomes = Vec::with_capacity(to.len());
+    let mut dialogue = Dialogue { connection, settings, batch: String::new(), stage: Stage::Mail, outcomes, begun: false };
+    let usable = match dialogue.envelope(to, load).await {
+        Ok(()) if dialogue.begun && dialogue.has_accepted() => dialogue.content(load).await,
+        Ok(()) => dialogue.reset().await,
+        // Everybody has an answer, and nobody was accepted: nothing is open.
+        Err(_) if dialogue.outcomes.len() == to.len() && !dialogue.has_accepted() => false,
+        Err(broken) if kept && !matches!(broken, Broken::Stopped) => return (Sent::Stale, false),
+        Err(broken) => {
+            tracing::error!("mail host, {}: {broken}", dialogue.stage);
+            let lost = Outcome::Deferred(broken.status(dialogue.stage));
+            dialogue.settle(&lost);
+            dialogue.outcomes.resize(to.len(), lost);
+            false
         }
-        Err(_) if kept => (Sent::Stale, false),
-        Err(lost) => {
-            tracing::error!("mail host: {lost}");
-            let status = Status::new(Stage::Mail, 451, LOST);
-            (all(to, &Outcome::Deferred(status)), false)
-        }
-    }
-}
-
-/// What MAIL, RCPT and DATA came to.
-struct Answered {
-    /// For those who are accepted so far: delivered, with the reply to RCPT.
-    outcomes: Vec<Outcome>,
-    /// 354 came and somebody is accepted.
-    go_on: bool,
+    };
+    (Sent::Done(dialogue.outcomes), usable)
 }
 
 struct Dialogue<'c> {
     connection: &'c mut Connection,
-    within: Duration,
+    settings: &'c Settings,
     /// Commands not sent yet.
     batch: String,
+    /// What the next reply speaks of.
+    stage: Stage,
+    /// Of the recipients so far; for whoever is accepted it is "delivered" until the message is answered.
+    outcomes: Vec<Outcome>,
     /// 354 came: from here on the host waits for a message.
     begun: bool,
 }
 
 impl Dialogue<'_> {
-    async fn envelope(&mut self, to: &[To<'_>], load: &Load<'_>) -> Result<Answered, Broken> {
+    /// MAIL, RCPT and DATA, as far as there is somebody to send to.
+    async fn envelope(&mut self, to: &[To<'_>], load: &Load<'_>) -> Result<(), Broken> {
         let mut commands = commands(self.connection.offer, to, load).into_iter();
         let pipelining = self.connection.offer.pipelining;
-        let mut outcomes = Vec::with_capacity(to.len());
         if pipelining {
             self.batch = commands.by_ref().collect();
         }
         let mail = self.next(&mut commands).await?;
-        let closing = mail.code == 421;
-        if closing {
-            return Err(Broken::from(&mail));
+        if mail.code / 100 != 2 {
+            self.outcomes.resize(to.len(), at_mail(&mail));
+            if !pipelining {
+                return Ok(());
+            }
         }
-        let mail_refused = (mail.code / 100 != 2).then(|| at_mail(&mail));
-        if let (Some(outcome), false) = (&mail_refused, pipelining) {
-            return Ok(Answered { outcomes: vec![outcome.clone(); to.len()], go_on: false });
-        }
-        for _ in to {
+        self.stage = Stage::Recipient;
+        for place in 0..to.len() {
             let reply = self.next(&mut commands).await?;
-            outcomes.push(mail_refused.clone().unwrap_or_else(|| outcome(Stage::Recipient, &reply)));
+            if place == self.outcomes.len() {
+                self.outcomes.push(outcome(Stage::Recipient, &reply));
+            }
         }
-        // A message that would go to a part now and to the others later is not begun, unless that is beyond recall.
-        let nobody = !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
-        if !pipelining && (nobody || is_split(&outcomes)) {
-            return Ok(Answered { outcomes: nobody_gets_it(outcomes), go_on: false });
+        if !pipelining && !self.has_accepted() {
+            return Ok(());
         }
+        self.stage = Stage::Data;
         let data = self.next(&mut commands).await?;
-        let go_on = data.code == 354;
-        self.begun = go_on;
-        if !go_on {
-            let refusal = match outcome(Stage::Data, &data) {
-                // Nothing was taken yet: a 250 here belongs to something else.
-                Outcome::Delivered(Status { code, .. }) => {
-                    Outcome::Deferred(Status::new(Stage::Data, 451, &format!("4.5.0 the mail host said {code} to DATA")))
-                }
-                other => other,
-            };
-            let settled = |earlier| if let Outcome::Delivered(_) = earlier { refusal.clone() } else { earlier };
-            outcomes = outcomes.into_iter().map(settled).collect();
+        self.begun = data.code == 354;
+        if !self.begun {
+            self.settle(&at_data(&data));
         }
-        let go_on = go_on && !nobody && !is_split(&outcomes);
-        Ok(Answered { outcomes: if go_on { outcomes } else { nobody_gets_it(outcomes) }, go_on })
+        Ok(())
     }
 
     /// The next reply, to the next command or to one of the batch.
     async fn next(&mut self, commands: &mut impl Iterator<Item = String>) -> Result<HostReply, Broken> {
-        if !self.batch.is_empty() {
-            let batch = std::mem::take(&mut self.batch);
-            return self.connection.ask(&batch, self.within).await;
-        }
-        match commands.next() {
-            Some(command) => self.connection.ask(&command, self.within).await,
-            None => self.connection.reply(self.within).await,
-        }
+        let within = self.settings.timeout;
+        let next = if self.batch.is_empty() { commands.next() } else { Some(std::mem::take(&mut self.batch)) };
+        let reply = match next {
+            Some(command) => self.connection.ask(&command, within).await?,
+            None => self.connection.reply(within).await?,
+        };
+        if reply.code == 421 { Err(Broken::Closing(reply)) } else { Ok(reply) }
     }
 
     /// The message and its dot in one write; the reply settles all who were accepted.
-    async fn content(self, outcomes: Vec<Outcome>, load: &Load<'_>, host: &Host) -> (Sent, bool) {
+    async fn content(&mut self, load: &Load<'_>) -> bool {
         self.connection.hold(load.mail.trace.clone());
         self.connection.hold(load.mail.message.wire().clone());
         self.connection.hold(Bytes::from_static(b".\r\n"));
-        let reply = tokio::select! {
-            reply = self.connection.reply(host.settings().data_timeout) => reply,
-            () = host.cut.cancelled() => Err(Broken::new("the relay was stopped".into())),
-        };
+        let reply = self.connection.conclude(self.settings.timeout, self.settings.data_timeout).await;
         let (last, usable) = match reply {
             // A reply before everything was sent speaks of something else.
             Ok(reply) if reply.code / 100 == 2 && !self.connection.all_is_sent() => {
@@ -132,33 +123,33 @@ impl Dialogue<'_> {
             Ok(reply) => (unanswered(&format!("said {}", reply.code)), false),
             Err(broken) if !self.connection.all_is_sent() => {
                 tracing::error!("mail host, before it had the whole message: {broken}");
-                (Outcome::Deferred(Status::new(Stage::Data, 451, LOST)), false)
+                (Outcome::Deferred(broken.status(Stage::Data)), false)
             }
             Err(broken) => {
                 tracing::error!("mail host, after the final dot: {broken}");
                 (unanswered("did not answer"), false)
             }
         };
-        let settled = |earlier| if let Outcome::Delivered(_) = earlier { last.clone() } else { earlier };
-        (Sent::Done(outcomes.into_iter().map(settled).collect()), usable)
+        self.settle(&last);
+        usable
     }
 
     /// After a transaction that ended before the message: in step again, or the connection goes.
-    async fn reset(self, outcomes: &[Outcome]) -> bool {
-        let closing = outcomes.iter().any(|outcome| outcome.status().code == 421);
+    async fn reset(&mut self) -> bool {
         // After 354 only the end of the connection takes the message back.
-        !closing && !self.begun && matches!(self.connection.ask("RSET\r\n", self.within).await, Ok(HostReply { code: 250, .. }))
+        let within = self.settings.timeout.min(RESET);
+        !self.begun && matches!(self.connection.ask("RSET\r\n", within).await, Ok(HostReply { code: 250, .. }))
     }
-}
 
-impl From<&HostReply> for Broken {
-    fn from(reply: &HostReply) -> Self {
-        Self::new(format!("the host is closing: {reply}"))
+    fn has_accepted(&self) -> bool {
+        self.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)))
     }
-}
 
-fn all(to: &[To<'_>], outcome: &Outcome) -> Sent {
-    Sent::Done(vec![outcome.clone(); to.len()])
+    /// What becomes of all who were accepted so far.
+    fn settle(&mut self, last: &Outcome) {
+        let accepted = self.outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::Delivered(_)));
+        accepted.for_each(|outcome| last.clone_into(outcome));
+    }
 }
 
 /// What this host could never take (RFC 6152 3, RFC 6531 3.2, RFC 1870 6.1).
@@ -193,12 +184,33 @@ fn commands(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Vec<String> {
     if load.eight_bit {
         mail.push_str(" BODY=8BITMIME");
     }
-    if needs_smtputf8(to, load) {
+    let smtputf8 = needs_smtputf8(to, load);
+    if smtputf8 {
         mail.push_str(" SMTPUTF8");
     }
+    if offer.dsn {
+        let Envelope { ret, envid, .. } = &load.mail.envelope;
+        let _ = ret.map(|ret| write!(mail, " RET={ret}"));
+        let _ = envid.as_deref().map(|id| write!(mail, " ENVID={id}"));
+    }
     mail.push_str("\r\n");
-    let rcpt = to.iter().map(|to| format!("RCPT TO:<{}>\r\n", to.permit.recipient()));
+    let wish = |to: &To<'_>| if offer.dsn { wish(to.wish, smtputf8) } else { String::new() };
+    let rcpt = to.iter().map(|to| format!("RCPT TO:<{}>{}\r\n", to.permit.recipient(), wish(to)));
     std::iter::once(mail).chain(rcpt).chain(std::iter::once("DATA\r\n".to_owned())).collect()
+}
+
+/// What goes along with RCPT, as it was written; only an `ORCPT` in letters that this mail does not need otherwise takes its
+/// form for hosts without SMTPUTF8 (RFC 6533 3).
+fn wish(wish: &Wish, smtputf8: bool) -> String {
+    let mut words = String::new();
+    if wish.notify != Notify::Unsaid {
+        let _ = write!(words, " NOTIFY={}", wish.notify);
+    }
+    if let Some(original) = wish.original.as_deref() {
+        let original = if smtputf8 { original.into() } else { embedded(original) };
+        let _ = write!(words, " ORCPT={original}");
+    }
+    words
 }
 
 fn status(stage: Stage, reply: &HostReply) -> Status {
@@ -224,31 +236,20 @@ fn at_mail(reply: &HostReply) -> Outcome {
         tracing::error!("mail host wants a login: {reply}\nhint: set `upstream.user` and `upstream.password`");
         return Outcome::Deferred(Status::new(Stage::Mail, 451, "4.7.0 the mail host wants a login"));
     }
-    match refusal {
-        Outcome::Delivered(status) => Outcome::Deferred(status),
+    refusal
+}
+
+/// Anything but 354: nothing was taken yet, so a 250 here belongs to something else.
+fn at_data(reply: &HostReply) -> Outcome {
+    match outcome(Stage::Data, reply) {
+        Outcome::Delivered(Status { code, .. }) => {
+            Outcome::Deferred(Status::new(Stage::Data, 451, &format!("4.5.0 the mail host said {code} to DATA")))
+        }
         other => other,
     }
 }
 
 fn unanswered(what: &str) -> Outcome {
-    Outcome::Deferred(Status::new(
-        Stage::Unanswered,
-        451,
-        &format!("4.4.2 the mail host {what} after the message, it may have it"),
-    ))
-}
-
-/// Some were accepted and some deferred.
-fn is_split(outcomes: &[Outcome]) -> bool {
-    let accepted = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered(_)));
-    accepted && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Deferred(_)))
-}
-
-/// Whoever was accepted waits with those who were deferred, and for the same reason.
-fn nobody_gets_it(outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let deferred = outcomes.iter().find(|outcome| matches!(outcome, Outcome::Deferred(_)));
-    let Some(reason) = deferred.map(Outcome::status).cloned() else { return outcomes };
-    let text = format!("waits for another recipient of the message: {}", reason.text);
-    let waits = Outcome::Deferred(Status { text, ..reason });
-    outcomes.into_iter().map(|outcome| if let Outcome::Delivered(_) = outcome { waits.clone() } else { outcome }).collect()
+    let text = format!("4.4.2 the mail host {what} after the message, it may have it");
+    Outcome::Deferred(Status::new(Stage::Unanswered, 451, &text))
 }

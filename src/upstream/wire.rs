@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 /// A reply line may be 512 bytes (RFC 5321 4.5.3.1.5); what is longer is cut.
@@ -41,6 +42,8 @@ struct Inner {
     held: VecDeque<Bytes>,
     /// The last of it, still growing.
     growing: BytesMut,
+    /// When a part of it was written last.
+    moved: Instant,
     /// Read from the host, not yet cut into replies.
     raw: BytesMut,
     /// One clean reply on its way to lettre.
@@ -62,6 +65,7 @@ impl Wire {
             peer,
             held: VecDeque::new(),
             growing: BytesMut::with_capacity(512),
+            moved: Instant::now(),
             raw: BytesMut::with_capacity(512),
             reply: BytesMut::from(primed),
             clean: BytesMut::new(),
@@ -87,6 +91,11 @@ impl Wire {
     pub fn all_is_sent(&self) -> bool {
         let inner = self.lock();
         inner.held.is_empty() && inner.growing.is_empty()
+    }
+
+    /// When bytes left last.
+    pub fn moved(&self) -> Instant {
+        self.lock().moved
     }
 
     /// Everything was written and every reply was asked for: the dialogue is in step and can go on.
@@ -132,6 +141,7 @@ impl Inner {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.moved = Instant::now();
             while let Some(first) = self.held.front_mut() {
                 let part = written.min(first.len());
                 first.advance(part);

@@ -118,6 +118,69 @@ async fn the_envelope_goes_as_it_was_written_and_flags_only_what_is_needed() {
     }
 }
 
+/// What the tool wants to hear of its mail goes to a host that offers DSN as it was written, and nothing is made up.
+#[tokio::test]
+async fn wishes_go_on_as_they_were_written_to_a_host_that_offers_dsn() {
+    const WISHES: [(&str, &str); 6] = [
+        ("a@x.test", " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Old+2Btag@X.test"),
+        ("b@x.test", " NOTIFY=NEVER"),
+        ("c@x.test", " ORCPT=x400;a+20b+3Dc"),
+        ("d@x.test", ""),
+        ("e@x.test", " NOTIFY=DELAY"),
+        ("f@x.test", " ORCPT=utf-8;k\\x{E4}ufer@x.test"),
+    ];
+    for (offer, told) in [
+        (&["PIPELINING", "SIZE", "DSN"][..], true),
+        (&["SIZE", "dsn"], true),
+        (&["PIPELINING", "SIZE"], false),
+        (&["SIZE", "X-DSN"], false),
+    ] {
+        let host = Host::start(Script::new(offer)).await;
+        let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+        let mut client = relay.client().await;
+        client.say("EHLO tool.test").await;
+        for parameters in [" RET=HDRS ENVID=a+2Bb+20c", " ENVID=x", " RET=FULL", ""] {
+            client.say(&format!("MAIL FROM:<shop@example.com>{parameters}")).await;
+            for (to, wishes) in WISHES {
+                client.say(&format!("RCPT TO:<{to}>{wishes}")).await;
+            }
+            client.say("DATA").await;
+            let heard = client.say("x\r\n.").await;
+            assert!(heard.starts_with("250 2.0.0 delivered"), "{offer:?}: {heard}");
+            let if_told = |words: &'static str| if told { words } else { "" };
+            // Where the host reports no success, our report about it comes the same way.
+            let taken = host.seen().messages.into_iter().rfind(|taken| taken.mail.contains("shop@example.com")).unwrap();
+            let size = taken.wire.len();
+            assert_eq!(taken.mail, format!("MAIL FROM:<shop@example.com> SIZE={size}{}", if_told(parameters)), "{offer:?}");
+            assert_eq!(taken.accepted, WISHES.map(|(to, wishes)| format!("RCPT TO:<{to}>{}", if_told(wishes))), "{offer:?}");
+        }
+        drop(client);
+        assert!(relay.stop().await);
+    }
+}
+
+/// An original recipient in another script must not make a mail need SMTPUTF8 that can go without.
+#[tokio::test]
+async fn an_original_recipient_in_another_script_goes_in_the_form_that_the_host_can_take() {
+    for (offer, to, hears) in [
+        (&["SMTPUTF8", "DSN"][..], "käufer@x.test", "RCPT TO:<käufer@x.test> ORCPT=utf-8;käufer@x.test"),
+        (&["SMTPUTF8", "DSN"], "in@x.test", "RCPT TO:<in@x.test> ORCPT=utf-8;k\\x{E4}ufer@x.test"),
+        (&["DSN"], "in@x.test", "RCPT TO:<in@x.test> ORCPT=utf-8;k\\x{E4}ufer@x.test"),
+    ] {
+        let host = Host::start(Script::new(offer)).await;
+        let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+        let mut client = relay.client().await;
+        client.say("EHLO tool.test").await;
+        client.say("MAIL FROM:<shop@example.com> SMTPUTF8").await;
+        client.say(&format!("RCPT TO:<{to}> ORCPT=utf-8;käufer@x.test")).await;
+        client.say("DATA").await;
+        assert!(client.say("x\r\n.").await.starts_with("250 2.0.0 delivered"));
+        assert_eq!(host.seen().messages[0].accepted, [hears]);
+        drop(client);
+        assert!(relay.stop().await);
+    }
+}
+
 #[tokio::test]
 async fn what_the_host_cannot_take_is_refused_and_never_altered() {
     for (offer, parameters, to, content, hears) in [

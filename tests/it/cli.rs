@@ -40,15 +40,37 @@ fn observing_is_said_loudly() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_unavailable() {
+fn an_address_or_a_spool_that_is_taken_is_unavailable() {
     let shop = shop();
     let mut first = shop.serve();
     let listen = format!("[\"{}\"]", first.address);
-    let (code, out, talk) = told(shop.command(&[]).env("OPTOUT_RELAY_LISTEN__SMTP", listen).output().unwrap());
+    let (code, out, talk) = told(
+        shop.command(&[]).env("OPTOUT_RELAY_LISTEN__SMTP", &listen).env("OPTOUT_RELAY_STATE_DIR", "other").output().unwrap(),
+    );
     let expected = format!("optout-relay: listen on {}: ", first.address);
     assert!(talk.contains(&expected) && talk.contains("\nhint: another program, perhaps another relay, has it"), "{talk}");
     assert_eq!((code, out.as_str()), (69, ""));
+    let (code, out, talk) = told(shop.command(&[]).env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]").output().unwrap());
+    assert!(talk.contains("optout-relay: the spool `var/spool` is in use by another relay\nhint: "), "{talk}");
+    assert_eq!((code, out.as_str()), (75, ""));
     first.stop();
+}
+
+/// A name says nothing by itself, so it is looked up where the port is one of our own.
+#[test]
+fn mail_in_a_circle_is_refused_before_anything_starts() {
+    // As old as the Internet: another way to write 127.0.0.1, which only the look-up understands.
+    let config = "[listen]\nsmtp = [\"127.0.0.1:2599\"]\n[upstream]\nurl = \"smtp://127.1:2599\"\n";
+    let shop = Shop::new(config, LIST);
+    let told = "optout-relay: relay.toml:4:7: `upstream.url`: leads back to this relay, which listens there itself\n\
+                hint: mail would go in a circle; name the host of your mail provider\n";
+    for command in ["check", "serve"] {
+        assert_eq!(shop.run(&[command]), (78, String::new(), told.to_owned()), "{command}");
+    }
+    for (from, to) in [("127.1:2599", "127.2:2599"), ("127.0.0.1:2599", "127.0.0.1:2598")] {
+        let shop = Shop::new(&config.replace(from, to), LIST);
+        assert_eq!(shop.run(&["check"]).0, 0, "{to}");
+    }
 }
 
 #[test]
@@ -115,7 +137,7 @@ fn what_cannot_be_written_has_its_code() {
     assert!(talk.starts_with("optout-relay: write to standard output: "), "{talk}");
     assert_eq!(code, 74);
     let (code, _, talk) = told(shop.command(&[]).env("OPTOUT_RELAY_STATE_DIR", "relay.toml").output().unwrap());
-    assert!(talk.contains("optout-relay: open `relay.toml/log`: ") && talk.contains("\nhint: "), "{talk}");
+    assert!(talk.contains("optout-relay: open the spool `relay.toml/spool`: ") && talk.contains("\nhint: "), "{talk}");
     assert_eq!(code, 74);
 }
 

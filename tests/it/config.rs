@@ -49,7 +49,7 @@ fn every_bad_configuration_is_told_as_it_announces() {
         assert_eq!(told, announced(&text), "{}", path.display());
         assert!(!SECRETS.iter().any(|secret| told.contains(secret)), "{told}");
     }
-    assert_eq!(files.len(), 80);
+    assert_eq!(files.len(), 84);
 }
 
 /// Every table of a text, as its line and the keys that lead there; tables of a password are lines with braces.
@@ -136,6 +136,26 @@ fn the_examples_of_the_shipped_file_are_sound() {
         let text = format!("[upstream]\nurl = \"{url}\"\npassword = {{ env = \"SMTP_PASSWORD\" }}\n");
         assert!(load(&text, &[]).is_ok());
     }
+}
+
+/// Only the same door of the same machine is a circle; what else runs here may well be the mail host.
+#[test]
+fn another_port_or_address_of_this_machine_is_no_circle() {
+    let machine = gethostname::gethostname().into_string().unwrap();
+    for (listen, url, circle) in [
+        ("127.0.0.1:2525", format!("smtp://{machine}:2525"), true),
+        ("127.0.0.1:2525", format!("smtp://{machine}:587"), false),
+        ("127.0.0.1:2525", "smtp://127.0.0.1:25".into(), false),
+        ("127.0.0.1:2525", "smtp://[::1]:2525".into(), false),
+        ("127.0.0.1:2525", "smtp://192.0.2.1:2525".into(), false),
+        ("127.0.0.1:2525", "smtp://mail.example.com:2525".into(), false),
+        ("127.0.0.1:0", "smtp://127.0.0.1:2525".into(), false),
+    ] {
+        let told = fault(&format!("[listen]\nsmtp = [\"{listen}\"]\n[upstream]\nurl = \"{url}\"\n"), &[]);
+        assert_eq!(told.contains("leads back to this relay"), circle, "{listen} {url}: {told}");
+    }
+    let told = fault("", &[("OPTOUT_RELAY_UPSTREAM__URL", "smtp://127.0.0.1:2525")]);
+    assert!(told.starts_with("OPTOUT_RELAY_UPSTREAM__URL: leads back to this relay"), "{told}");
 }
 
 #[test]

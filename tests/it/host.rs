@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -18,6 +19,8 @@ pub enum Stage {
     Mail,
     Rcpt,
     Data,
+    /// After 354, before the message is read.
+    Body,
     Dot,
     Rset,
     Quit,
@@ -32,8 +35,14 @@ pub enum Act {
     Silence,
     /// Says it and hangs up.
     Last(&'static [u8]),
-    /// Hangs up.
+    /// Hangs up; in the middle of a message it reads the beginning first.
     Cut,
+    /// The first line of a reply, again and again, for as long as somebody listens.
+    Endless(&'static [u8]),
+    /// Neither speaks nor reads, but stays.
+    Stall,
+    /// Reads a message in pieces, each after a while.
+    Slow,
 }
 
 /// Like `Act::Say`, for words.
@@ -110,6 +119,8 @@ impl Host {
     pub async fn start(script: Script) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        // What the system buffers is neither read nor still to be sent: little enough for tests of large messages.
+        socket2::SockRef::from(&listener).set_recv_buffer_size(128 << 10).unwrap();
         let state = Arc::new(Mutex::new(State { script, seen: Seen::default() }));
         let shared = state.clone();
         tokio::spawn(async move {
@@ -127,6 +138,19 @@ impl Host {
 
     pub fn seen(&self) -> Seen {
         self.state.lock().unwrap().seen.clone()
+    }
+
+    /// Waits until it has done all that it was told to do at a stage.
+    pub async fn has_acted(&self, stage: Stage) {
+        while self.state.lock().unwrap().script.acts.get(&stage).is_some_and(|acts| !acts.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl State {
+    fn next(&mut self, stage: Stage) -> Option<Act> {
+        self.script.acts.get_mut(&stage).and_then(VecDeque::pop_front)
     }
 }
 
@@ -173,8 +197,8 @@ enum Said {
 impl Session {
     /// The stream, where it goes on in TLS.
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut stream: S, greet: bool) -> Option<S> {
-        if greet && let Said::HungUp = self.act(&mut stream, Stage::Greeting, "220 host.test").await {
-            return None;
+        if greet {
+            let Said::Code(_) = self.act(&mut stream, Stage::Greeting, "220 host.test").await else { return None };
         }
         while let Some(line) = self.until(&mut stream, b"\r\n").await {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -229,6 +253,25 @@ impl Session {
 
     async fn message<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Option<Said> {
         let mut wire = b"\r\n".to_vec();
+        let act = self.state.lock().unwrap().next(Stage::Body);
+        match act {
+            Some(Act::Cut) => {
+                stream.read_exact(&mut [0; 1000]).await.ok()?;
+                return None;
+            }
+            Some(Act::Stall) => std::future::pending().await,
+            Some(Act::Say(bytes)) => stream.write_all(bytes).await.ok()?,
+            Some(Act::Slow) => {
+                while !self.unread.ends_with(b"\r\n.\r\n") {
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                    self.unread.reserve(1 << 20);
+                    stream.read_buf(&mut self.unread).await.ok()?;
+                }
+                wire.append(&mut self.unread);
+            }
+            Some(other) => panic!("no host does {other:?} in the middle of a message"),
+            None => {}
+        }
         while !wire.ends_with(b"\r\n.\r\n") {
             wire.extend(self.until(stream, b"\r\n").await?);
         }
@@ -246,11 +289,16 @@ impl Session {
 
     /// Does what the script has for the stage, or is content.
     async fn act<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S, stage: Stage, content: &str) -> Said {
-        let act = self.state.lock().unwrap().script.acts.get_mut(&stage).and_then(VecDeque::pop_front);
+        let act = self.state.lock().unwrap().next(stage);
         let mut bytes = match act {
             None => content.as_bytes().to_vec(),
             Some(Act::Say(bytes)) => bytes.to_vec(),
             Some(Act::Cut) => return Said::HungUp,
+            Some(Act::Endless(line)) => {
+                while stream.write_all(line).await.is_ok() {}
+                return Said::HungUp;
+            }
+            Some(Act::Stall | Act::Slow) => std::future::pending().await,
             Some(Act::Last(bytes)) => {
                 let _ = stream.write_all(bytes).await;
                 return Said::LastWord(bytes[0]);

@@ -4,8 +4,11 @@
 mod bytes;
 mod cli;
 mod config;
+mod descriptors;
 mod dialogue;
+mod dsn;
 mod edits;
+mod faults;
 mod foreign;
 mod host;
 mod house;

@@ -69,7 +69,22 @@ impl Shop {
     }
 
     pub fn serve_as(&self, arguments: &[&str]) -> Process {
-        let mut command = self.command(arguments);
+        Self::start(self.command(arguments))
+    }
+
+    /// `serve` with a limit of open files, as `ulimit` takes it.
+    pub fn serve_within(&self, limit: &str) -> Process {
+        let relay = self.command(&["serve"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]).arg(relay.get_program()).args(relay.get_args());
+        shell.current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, _) in relay.get_envs() {
+            shell.env_remove(name);
+        }
+        Self::start(shell)
+    }
+
+    fn start(mut command: Command) -> Process {
         command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", "file:outbox");
         Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
     }
@@ -145,6 +160,11 @@ impl Process {
             }
             Err(error) => error == RecvTimeoutError::Timeout,
         }
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     pub fn count(&self, text: &str) -> usize {

@@ -210,8 +210,9 @@ async fn mail_under_way_is_judged_when_it_would_leave() {
     assert!(refused.starts_with("550 5.7.1 "), "{refused}");
     let taken = among.say("Message-ID: <among@shop>\r\n\r\nx\r\n.").await;
     assert!(taken.starts_with("250 2.0.0 "), "{taken}");
-    relay.line("suppressed after it was accepted");
-    assert_eq!(shop.delivered(), [serde_json::json!(["in@x.example"])]);
+    relay.line("its sender gets a report");
+    relay.line("written to the outbox");
+    assert_eq!(shop.delivered(), [serde_json::json!(["in@x.example"]), serde_json::json!(["shop@example.com"])]);
     let logged: Vec<_> =
         shop.suppressed().iter().map(|event| format!("{} {}", event["recipient"], event["message_id"])).collect();
     let late = ["\"1@x.example\" \"alone@shop\"", "\"1@x.example\" \"among@shop\""];

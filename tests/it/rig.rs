@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use optout_relay::config::Config;
 use optout_relay::daemon::{Control, Daemon};
+use optout_relay::spool::{self, Record};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,6 +23,7 @@ pub struct Relay {
     pub folder: TempDir,
     pub address: SocketAddr,
     pub control: Control,
+    pub line: Arc<optout_relay::relay::Relay>,
     running: JoinHandle<bool>,
 }
 
@@ -51,8 +53,8 @@ impl Relay {
         let overlay = overlay.into_iter().map(|(name, value)| (name.to_owned(), value));
         let config = Config::load(Some(&at("relay.toml")), overlay).unwrap_or_else(|fault| panic!("{fault}"));
         let daemon = Daemon::start(config).await.unwrap_or_else(|error| panic!("{error}"));
-        let (address, control) = (daemon.addresses()[0], daemon.control());
-        Self { folder, address, control, running: tokio::spawn(daemon.run()) }
+        let (address, control, line) = (daemon.addresses()[0], daemon.control(), daemon.relay().clone());
+        Self { folder, address, control, line, running: tokio::spawn(daemon.run()) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -77,6 +79,22 @@ impl Relay {
         names.iter().map(|name| (read(name), serde_json::from_slice(&read(&name.with_extension("json"))).unwrap())).collect()
     }
 
+    /// The messages that are held, oldest first.
+    pub fn held(&self) -> Vec<Record> {
+        spool::records(&self.path("var/spool")).unwrap().map(|(_, record)| record.unwrap()).collect()
+    }
+
+    /// Tries what is held, again and again, until nothing is.
+    pub async fn drain(&self) {
+        let drained = async {
+            while !self.line.spool.is_empty() {
+                self.line.spool.hurry(None);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, drained).await.unwrap_or_else(|_| panic!("still held: {:?}", self.held()));
+    }
+
     /// From here on no line can be written to the suppression log: its name is that of a folder.
     pub async fn break_log(&self) {
         let log = self.path("var/log/suppressed.jsonl");
@@ -95,8 +113,10 @@ impl Relay {
 
     /// Stops it and waits; whether everything was finished in time.
     pub async fn stop(self) -> bool {
-        self.control.stop();
-        timeout(PATIENCE, self.running).await.expect("the relay does not stop").unwrap()
+        let Self { folder: _folder, line, control, running, .. } = self;
+        drop(line);
+        control.stop();
+        timeout(PATIENCE, running).await.expect("the relay does not stop").unwrap()
     }
 }
 

@@ -19,13 +19,13 @@ use crate::rig::{Logs, PATIENCE, Plan, Relay};
 const PASSWORD: &str = "geheim-7391";
 
 /// A CA of the test's own, in a file.
-struct Ca {
+pub struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -35,12 +35,12 @@ impl Ca {
         ca
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// TLS of a host that has a certificate for this name.
-    fn host(&self, name: &str) -> TlsAcceptor {
+    pub fn host(&self, name: &str) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -114,7 +114,7 @@ async fn only_a_host_that_proves_its_name_gets_mail() {
         // A host that waits for TLS says nothing to one that waits for a greeting, and the other way round.
         let config = ours.config("timeout = \"3s\"\n");
         let heard = one_mail(&config, &format!("{scheme}://{host}:{}", host_there.port)).await;
-        let hears = if taken { "250 2.0.0 delivered" } else { "451 4.4.1" };
+        let hears = if taken { "250 2.0.0 delivered" } else { "250 2.0.0 held" };
         assert!(heard.starts_with(hears), "{name}: {heard}");
         let seen = host_there.seen();
         assert_eq!(seen.messages.len(), usize::from(taken), "{name}");
@@ -171,17 +171,17 @@ async fn the_login_is_the_hosts_choice_and_the_password_is_told_to_nobody_else()
     let logs = Logs::watch();
     let plain = "AUTH PLAIN AHNlbGxlcgBnZWhlaW0tNzM5MQ==";
     for (offer, acts, said, hears) in [
-        (&["AUTH PLAIN LOGIN"][..], &[][..], Some(plain), "250"),
-        (&["auth=plain"], &[], Some(plain), "250"),
-        (&["AUTH LOGIN"], &[], Some("AUTH LOGIN"), "250"),
+        (&["AUTH PLAIN LOGIN"][..], &[][..], Some(plain), "250 2.0.0 delivered"),
+        (&["auth=plain"], &[], Some(plain), "250 2.0.0 delivered"),
+        (&["AUTH LOGIN"], &[], Some("AUTH LOGIN"), "250 2.0.0 delivered"),
         // It is our configuration and not the mail: deferred, whatever the host says.
-        (&["AUTH PLAIN"], &[say("535 5.7.8 wrong password geheim-no")], Some(plain), "451 4.4.1"),
-        (&["AUTH LOGIN"], &[say("454 4.7.0 later")], Some("AUTH LOGIN"), "451 4.4.1"),
-        (&["AUTH PLAIN"], &[say("hello")], Some(plain), "451 4.4.1"),
-        (&["AUTH PLAIN"], &[Act::Cut], Some(plain), "451 4.4.1"),
-        (&["AUTH PLAIN"], &[say("334 ")], Some(plain), "451 4.4.1"),
-        (&["AUTH CRAM-MD5"], &[], None, "451 4.4.1"),
-        (&[], &[], None, "451 4.4.1"),
+        (&["AUTH PLAIN"], &[say("535 5.7.8 wrong password geheim-no")], Some(plain), "250 2.0.0 held"),
+        (&["AUTH LOGIN"], &[say("454 4.7.0 later")], Some("AUTH LOGIN"), "250 2.0.0 held"),
+        (&["AUTH PLAIN"], &[say("hello")], Some(plain), "250 2.0.0 held"),
+        (&["AUTH PLAIN"], &[Act::Cut], Some(plain), "250 2.0.0 held"),
+        (&["AUTH PLAIN"], &[say("334 ")], Some(plain), "250 2.0.0 held"),
+        (&["AUTH CRAM-MD5"], &[], None, "250 2.0.0 held"),
+        (&[], &[], None, "250 2.0.0 held"),
     ] {
         let script = Script::new(offer).tls(Tls::FirstByte(ca.host("localhost"))).at(Stage::Auth, acts.iter().copied());
         let host = Host::start(script).await;
@@ -191,7 +191,7 @@ async fn the_login_is_the_hosts_choice_and_the_password_is_told_to_nobody_else()
         let seen = host.seen();
         let auth = seen.commands.iter().find(|command| command.starts_with("AUTH"));
         assert_eq!(auth.map(String::as_str), said, "{offer:?}");
-        assert_eq!(seen.messages.len(), usize::from(hears == "250"), "{offer:?} {acts:?}");
+        assert_eq!(seen.messages.len(), usize::from(hears.ends_with("delivered")), "{offer:?} {acts:?}");
         assert!(!heard.contains(PASSWORD), "{heard}");
     }
     assert!(!logs.lines(&["ERROR", "AUTH"]).is_empty());
