@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_refusal_is_told_to_people_and_to_machines() {
         let to = recipient("Buyer@Example.com", Notify::Unsaid, Some("rfc822;Old+2Btag@example.com"));
-        let status = Status::new(Stage::Recipient, 550, "5.1.1 no such user");
+        let status = Status::said(Stage::Recipient, 550, "5.1.1 no such user");
         let (report, text) = text(&mail("shop@example.com", false, WIRE), Occasion::Failed, &to, &status);
         assert_holds(
             &text,
@@ -317,7 +317,7 @@ mod tests {
         let (_, delayed) = text(&original, Occasion::Delayed { until }, &to, &status);
         assert_holds(&delayed, &["Action: delayed", "Status: 4.4.1", "Will-Retry-Until: Sun, 29 Nov 2026 20:07:28 +0000"]);
         assert!(delayed.contains("  We go on trying until Sun, 29 Nov 2026") && !delayed.contains("Remote-MTA"), "{delayed}");
-        let (_, relayed) = text(&original, Occasion::Relayed, &to, &Status::new(Stage::Dot, 250, "2.0.0 queued"));
+        let (_, relayed) = text(&original, Occasion::Relayed, &to, &Status::said(Stage::Dot, 250, "2.0.0 queued"));
         assert_holds(&relayed, &["Action: relayed", "Status: 2.0.0", "Diagnostic-Code: smtp; 250 2.0.0 queued"]);
         assert!(relayed.contains("does not tell us whether it arrives"), "{relayed}");
     }
@@ -337,7 +337,7 @@ mod tests {
                 [(Occasion::Failed, failed), (Occasion::Delayed { until }, delayed), (Occasion::Relayed, relayed)]
             {
                 assert_eq!(occasion.is_wished(notify), wished, "{occasion:?} {notify:?}");
-                let (status, to) = (Status::new(Stage::Dot, 550, "x"), recipient("a@b.example", notify, None));
+                let (status, to) = (Status::said(Stage::Dot, 550, "x"), recipient("a@b.example", notify, None));
                 let by = Reporter { hostname: "relay.test", upstream: "m", id: Id::new(2, 2), now: until };
                 let notice = Notice { recipient: &to, status: &status, at: None };
                 let about = |sender| report(&mail(sender, false, b""), until, occasion, &[notice], &by);
@@ -378,5 +378,34 @@ mod tests {
         // Where nobody said what the letters are, nothing is made of them.
         let (_, unknown) = text(&mail("shop@example.com", false, wire), Occasion::Failed, &to, &status);
         assert_holds(&unknown, &["Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable"]);
+    }
+
+    #[test]
+    fn only_a_message_id_that_is_one_is_answered() {
+        let named = |id: &str| answered(&Heading { message_id: Some(id.to_owned()), ..Heading::default() });
+        assert_eq!(named("1@shop.test"), Some("<1@shop.test>".to_owned()));
+        // `?` stands where something could not be shown.
+        for id in ["", "a b@shop.test", "a@b> <c@d", "a?@shop.test", &"x".repeat(MAX_MESSAGE_ID + 1)] {
+            assert_eq!(named(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn no_part_holds_the_boundary() {
+        let id = Id::new(2, 2);
+        let parts = [format!("--report-{id}-0--\r\n").into_bytes(), format!("report-{id}-1").into_bytes()];
+        assert_eq!(boundary(id, &parts), format!("report-{id}-2"));
+    }
+
+    #[test]
+    fn the_others_are_spoken_of_where_there_are_others() {
+        let to = recipient("a@b.example", Notify::Unsaid, None);
+        let mut original = mail("shop@example.com", false, b"");
+        let status = Status::said(Stage::Dot, 550, "x");
+        for (more, spoken) in [(0, false), (1, true)] {
+            original.envelope.recipients = vec![to.clone(); 1 + more];
+            let (_, text) = text(&original, Occasion::Failed, &to, &status);
+            assert_eq!(text.contains("All other recipients"), spoken, "{text}");
+        }
     }
 }

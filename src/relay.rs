@@ -231,12 +231,9 @@ impl Relay {
                 continue;
             }
             let mut outcomes = judged.outcomes(mail);
-            let told = match answer(mail.envelope.id, &outcomes) {
-                // Nobody is left to send it to, and this is what the tool will hear.
-                Answer::Say(reply) | Answer::Report { then: reply, .. } if outcomes.len() == waiting.len() => &reply.clone(),
-                _ => told,
-            };
-            let events = judged.events(mail, &list, told, &mut logged, now);
+            // Where nobody is left to send it to, the log tells what the tool will hear.
+            let told = if outcomes.len() < waiting.len() { told.clone() } else { answer(mail.envelope.id, &outcomes).hoped() };
+            let events = judged.events(mail, &list, &told, &mut logged, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
             if !events.is_empty() && !self.lists.is_current(&list) {
                 // The list changed while the log was written: what leaves is judged by the new one.

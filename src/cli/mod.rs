@@ -5,6 +5,7 @@ mod circle;
 mod explain;
 mod list;
 mod serve;
+mod spool;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -71,6 +72,9 @@ enum Command {
     /// Show and change the opt-outs
     #[command(subcommand)]
     List(list::Command),
+    /// Show held mail, try it now, drop it
+    #[command(subcommand)]
+    Spool(spool::Command),
 }
 
 /// Reads the command line, runs the command, prints what went wrong.
@@ -101,6 +105,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Check) => check::run(&config),
         Some(Command::Explain(arguments)) => explain::run(&config, arguments),
         Some(Command::List(command)) => list::run(&config, command),
+        Some(Command::Spool(command)) => spool::run(&config, command),
     }
 }
 

@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_moves_no_cursor_and_turns_no_writing() {
+        assert_eq!(shown("a\u{1b}[31m\r\nb\u{202e}c\u{2028}d\u{200b}ä", 100), "a?[31m??b?c?d?ä");
+        // Cut between letters, never within one.
+        assert_eq!(shown("aää", 4), "aä");
+    }
+
+    #[test]
     fn quoted_printable_is_what_rfc_2045_says() {
         for (content, expected) in [
             (&b"a=b\xe4 \r\n\r\n.x\t\r\n"[..], &b"a=3Db=E4=20\r\n\r\n.x=09\r\n"[..]),

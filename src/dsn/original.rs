@@ -15,10 +15,12 @@ pub fn heading(headers: &[u8]) -> Heading {
 /// The header section of the original, our own field in front: whole fields, as far as there are any. What does not look
 /// like a field is the body, if a tool has forgotten the empty line.
 pub fn headers(original: &Mail) -> Vec<u8> {
-    let mut bytes = original.trace.to_vec();
+    // Apart from it: a body that begins with a space must not be taken for a continuation of our field.
+    let room = MAX_HEADERS.saturating_sub(original.trace.len());
+    let mut bytes = Vec::new();
     for chunk in original.message.content() {
-        bytes.extend_from_slice(&chunk[..chunk.len().min(MAX_HEADERS.saturating_sub(bytes.len()))]);
-        if bytes.len() >= MAX_HEADERS {
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room - bytes.len())]);
+        if bytes.len() >= room {
             break;
         }
     }
@@ -34,8 +36,7 @@ pub fn headers(original: &Mail) -> Vec<u8> {
         }
         (end, inside) = (end + line.len(), true);
     }
-    bytes.truncate(end);
-    bytes
+    [&original.trace, &bytes[..end]].concat()
 }
 
 #[cfg(test)]
@@ -65,6 +66,7 @@ mod tests {
             (b"A: b\r\nno field\r\nC: d\r\n\r\n", "A: b\r\n"),
             (b"A: b\r\n c\r\n\td\r\nE:\r\n\r\nbody\r\n", "A: b\r\n c\r\n\td\r\nE:\r\n"),
             (b": b\r\n", ""),
+            (b" a body: indented\r\n\tand more\r\n", ""),
         ] {
             assert_eq!(found(wire), format!("{ours}{header}"), "{}", wire.escape_ascii());
         }

@@ -3,7 +3,7 @@
 
 use super::form::field;
 use super::{Case, Notice, Occasion, date};
-use crate::mail::{Address, Stage, Status, embedded, envelope_id, original_recipient};
+use crate::mail::{Address, embedded, envelope_id, original_recipient};
 
 /// The fields about the message, then those about each recipient (RFC 3464 2.2, 2.3).
 pub fn fields(case: &Case<'_>) -> String {
@@ -30,7 +30,7 @@ fn of_recipient(case: &Case<'_>, notice: &Notice<'_>) -> String {
     text += &field("Final-Recipient", &typed(&recipient.address, case.ascii));
     text += &field("Action", case.occasion.action());
     text += &field("Status", &status.enhanced.to_string());
-    if is_word_of_host(status) {
+    if status.by_host {
         text += &field("Remote-MTA", &format!("dns; {}", case.by.upstream));
         text += &field("Diagnostic-Code", &format!("smtp; {status}"));
     }
@@ -41,11 +41,6 @@ fn of_recipient(case: &Case<'_>, notice: &Notice<'_>) -> String {
         text += &field("Will-Retry-Until", &date(until));
     }
     text
-}
-
-/// The host answered with it to a command of this mail.
-pub fn is_word_of_host(status: &Status) -> bool {
-    matches!(status.stage, Stage::Mail | Stage::Recipient | Stage::Data | Stage::Dot)
 }
 
 /// An address with its type. In ASCII the type `utf-8` has a form of its own for what it uses itself (RFC 6533 3).

@@ -2,7 +2,6 @@
 //! answer of the mail host as it was given.
 
 use super::form::{shown, wrapped};
-use super::status::is_word_of_host;
 use super::{Case, Notice, Occasion, date};
 use crate::mail::{Stage, Status};
 
@@ -83,7 +82,7 @@ fn opted_out(notice: &Notice<'_>) -> bool {
 /// What comes before the answer itself.
 fn reason(case: &Case<'_>, status: &Status) -> String {
     let (host, for_good) = (shown(case.by.upstream, 255), status.enhanced.0 == 5);
-    match (case.occasion, is_word_of_host(status)) {
+    match (case.occasion, status.by_host) {
         (Occasion::Relayed, _) => format!("The mail host {host} took it, and answered:"),
         (Occasion::Failed, true) if for_good => format!("The mail host {host} refused it, and answered:"),
         (Occasion::Failed, false) if for_good => "It cannot be sent:".to_owned(),

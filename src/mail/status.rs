@@ -73,17 +73,24 @@ pub struct Status {
     pub text: String,
     /// Where in the dialogue.
     pub stage: Stage,
+    /// The host's own words; else ours, about what came up.
+    pub by_host: bool,
 }
 
 impl Status {
-    /// A status of our own words or the host's; the text is cleaned and an enhanced code in front of it is read.
+    /// A reply of the host.
+    pub fn said(stage: Stage, code: u16, text: &str) -> Self {
+        Self { by_host: true, ..Self::new(stage, code, text) }
+    }
+
+    /// In our own words. The text is cleaned and an enhanced code in front of it is read.
     pub fn new(stage: Stage, code: u16, text: &str) -> Self {
         let text = clean(text, 400);
         let (enhanced, text) = match Enhanced::split(code, &text) {
             Some((enhanced, rest)) => (enhanced, rest.to_owned()),
             None => (Enhanced((code / 100).min(9) as u8, 0, 0), text),
         };
-        Self { code, enhanced, text, stage }
+        Self { code, enhanced, text, stage, by_host: false }
     }
 }
 

@@ -90,6 +90,7 @@ mod tests {
             "rfc822;",
             "rfc 822;a",
             "rfc822;käufer@b.example",
+            "utf-8;a\u{80}b",
             "utf-8;a\u{85}b",
             "utf-8;a\u{2028}b",
             "rfc822;a+0Ab",

@@ -19,6 +19,16 @@ pub enum Answer {
     Hold,
 }
 
+impl Answer {
+    /// What is said if the disk is well.
+    pub fn hoped(self) -> Reply {
+        match self {
+            Self::Say(reply) | Self::Report { then: reply, .. } => reply,
+            Self::Hold => Reply::RECIPIENT_OK,
+        }
+    }
+}
+
 /// 250 never hides that somebody did not get the mail.
 pub fn answer(id: Id, outcomes: &[(usize, Outcome)]) -> Answer {
     let (mut delivered, mut loud, mut refused) = (0, 0, Vec::new());

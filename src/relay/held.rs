@@ -10,7 +10,7 @@ use super::{Attempt, Attempted, Relay, Until, words};
 use crate::dsn::{self, Notice, Occasion, Reporter};
 use crate::mail::{Id, Mail, Outcome, Stage, Status};
 use crate::smtp::Reply;
-use crate::spool::{InFlight, NotHeld, Record};
+use crate::spool::{InFlight, Lent, NotHeld, Record};
 
 /// How soon what the disk did not take is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(2);
@@ -18,10 +18,7 @@ const DISK_AGAIN: Duration = Duration::from_secs(2);
 impl Relay {
     /// Takes a held message out and tries it again.
     pub async fn retry(self: Arc<Self>, id: Id) {
-        let Some(lent) = self.spool.lend(id).await else { return };
-        if lent.record.in_flight {
-            words::was_under_way(&lent.record);
-        }
+        let Some(lent) = self.lend(id).await else { return };
         match lent.begin().await {
             Ok(held) => self.send(held).await,
             Err((lent, error)) => {
@@ -33,9 +30,17 @@ impl Relay {
 
     /// The host is away, and a message has waited so long that its sender is to hear of it.
     pub async fn tell_late(self: Arc<Self>, id: Id) {
-        if let Some(lent) = self.spool.lend(id).await {
+        if let Some(lent) = self.lend(id).await {
             self.settle(lent.unsent(), Duration::ZERO).await;
         }
+    }
+
+    async fn lend(&self, id: Id) -> Option<Lent> {
+        let lent = self.spool.lend(id).await?;
+        if lent.record.in_flight {
+            words::was_under_way(&lent.record);
+        }
+        Some(lent)
     }
 
     /// One attempt for a held message.

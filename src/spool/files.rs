@@ -63,9 +63,14 @@ impl Folder {
     /// The whole content of `name` is replaced at once; the folder is not synced.
     pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let temporary = format!("{name}{TEMPORARY}");
-        // Left over from an attempt that failed.
-        self.remove_if_there(&temporary)?;
-        self.create(&temporary, &[content])?;
+        match self.create(&temporary, &[content]) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Left over from an attempt that failed.
+                self.remove_if_there(&temporary)?;
+                self.create(&temporary, &[content])?;
+            }
+            created => created?,
+        }
         let renamed = std::fs::rename(self.path.join(&temporary), self.path.join(name));
         if renamed.is_err() {
             let _ = self.remove_if_there(&temporary);

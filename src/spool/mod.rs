@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::mail::{Id, Mail, Message, Outcome};
@@ -35,6 +35,9 @@ const MAX_RECORD: u64 = 4 << 20;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
+
+/// Files of the spool that are open at once: clients must not use up what the relay itself needs.
+const FILES: usize = 32;
 
 /// How long what was found out about free space holds.
 const ROOM_HOLDS: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub struct Spool {
     min_free: u64,
     room: Mutex<Option<(Instant, bool)>>,
     schedule: Mutex<Schedule>,
+    /// Files that may be open at once.
+    files: Semaphore,
     /// Something has changed for whoever waits for mail to be due.
     changed: Notify,
     chance: RandomState,
@@ -120,6 +125,7 @@ impl Spool {
             min_free,
             room: Mutex::default(),
             schedule: Mutex::new(Schedule::new(rhythm)),
+            files: Semaphore::new(FILES),
             changed: Notify::new(),
             chance: RandomState::new(),
             spread: AtomicU64::new(0),
@@ -161,7 +167,7 @@ impl Spool {
                     self.locked().wait(id, age, due);
                     self.changed.notify_one();
                 }
-                Err(error) if error.passes() => {
+                Err(Unusable::Disk(error)) if passes(&error) => {
                     tracing::error!(%id, "read held mail: {error}; it is tried again later");
                     let now = Instant::now();
                     let due = Due { at: now + self.rhythm.first, fresh: false, delay_told: true };
@@ -227,9 +233,18 @@ impl Spool {
     }
 
     async fn commit(self: &Arc<Self>, mail: Arc<Mail>, record: Record) -> Result<Record, NotHeld> {
+        self.on_disk(move |spool| spool.write(&mail, &record).map(|()| record)).await.map_err(NotHeld)
+    }
+
+    /// Does something with files where that is allowed to take its time.
+    async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        // Nobody closes it, so there always is one.
+        let _file = self.files.acquire().await;
         let spool = self.clone();
-        let committed = spawn_blocking(move || spool.write(&mail, &record).map(|()| record)).await;
-        committed.unwrap_or_else(|_| Err(io::Error::other("the writer failed"))).map_err(NotHeld)
+        spawn_blocking(move || work(&spool)).await.unwrap_or_else(|_| Err(io::Error::other("the writer failed")))
     }
 
     fn write(&self, mail: &Mail, record: &Record) -> io::Result<()> {
@@ -249,32 +264,31 @@ impl Spool {
 
     /// Takes a message out for an attempt. `None` where it cannot be read: then it was set aside.
     pub async fn lend(self: &Arc<Self>, id: Id) -> Option<Lent> {
-        let (spool, turn) = (self.clone(), self.turn(id));
-        let read = spawn_blocking(move || match spool.read(id) {
+        let turn = self.turn(id);
+        let read = self.on_disk(move |spool| match spool.read(id) {
             Ok(found) => Ok(Some(found)),
-            Err(error) if error.passes() => Err(error),
+            Err(Unusable::Disk(error)) if passes(&error) => Err(error),
             Err(error) => {
                 spool.set_aside(id, &error);
                 Ok(None)
             }
         });
         match read.await {
-            Ok(Ok(Some((mail, mut record)))) => {
+            Ok(Some((mail, mut record))) => {
                 if let Some(age) = self.locked().age(id) {
                     record.age = age.by(Instant::now());
                 }
                 Some(Lent { mail: Arc::new(mail), record, turn })
             }
-            Ok(Ok(None)) => {
+            Ok(None) => {
                 turn.end(|schedule| schedule.remove(id));
                 None
             }
             // The turn is dropped, so it waits again.
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::error!(%id, "read held mail: {error}; it is tried again later");
                 None
             }
-            Err(_) => None,
         }
     }
 
@@ -359,23 +373,20 @@ impl Spool {
 
     /// Learns from what an attempt came to how the host is.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
-        use crate::mail::Stage::{Connect, Data, Dot, Local, Mail, OptOut, Recipient, Unanswered};
+        use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
         let mut schedule = self.locked();
-        let news = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
+        let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
             None => return,
-            Some(Outcome::Deferred(status)) => match status.stage {
-                Connect | Local => {
-                    if schedule.host_is_away(Instant::now()) {
-                        tracing::warn!("the mail host is out of reach: mail is held until it is back");
-                    }
-                    return;
+            Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
+                if schedule.host_is_away(Instant::now()) {
+                    tracing::warn!("the mail host is out of reach: mail is held until it is back");
                 }
-                Mail | Data => {
-                    schedule.host_is_busy();
-                    false
-                }
-                Recipient | Dot | Unanswered | OptOut => schedule.host_is_there(),
-            },
+                return;
+            }
+            Some(Outcome::Deferred(status)) if matches!(status.stage, Mail | Data) => {
+                schedule.host_is_busy();
+                (false, true)
+            }
             Some(_) => schedule.host_is_there(),
         };
         let held = schedule.count();
@@ -383,7 +394,9 @@ impl Spool {
         if news {
             tracing::info!(held, "the mail host is back");
         }
-        self.changed.notify_one();
+        if more {
+            self.changed.notify_one();
+        }
     }
 
     /// When a message that was tried so often is tried again.
@@ -488,14 +501,10 @@ enum Unusable {
     NoMessage,
 }
 
-impl Unusable {
-    /// Trouble of the disk or of the system passes, and then it is read after all.
-    fn passes(&self) -> bool {
-        let is_link = |error: &io::Error| rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP);
-        let lasts =
-            |error| matches!(io::Error::kind(error), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) || is_link(error);
-        matches!(self, Self::Disk(error) if !lasts(error))
-    }
+/// Trouble of the disk or of the system passes, and then it is read after all.
+fn passes(error: &io::Error) -> bool {
+    let is_link = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP);
+    !is_link && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
 }
 
 impl Lent {
@@ -516,6 +525,14 @@ impl Lent {
     pub fn rest(self, wait: Duration) {
         let Self { record, turn, .. } = self;
         turn.wait(&record, wait);
+    }
+
+    /// Lets it be due now, also at the next start; whether it was under way at the last end stands as it did.
+    pub async fn hurry(mut self) -> io::Result<()> {
+        self.record.next = Timestamp::now();
+        self.turn.rewrite(&self.record).await?;
+        self.rest(Duration::ZERO);
+        Ok(())
     }
 
     /// Changes the record without an attempt: the delay was told, or it was given up.
@@ -563,22 +580,20 @@ impl InFlight {
 
 impl Turn {
     async fn rewrite(&self, record: &Record) -> io::Result<()> {
-        let (spool, id) = (self.spool.clone(), self.id);
-        let mut record = record.clone();
-        if let Some(age) = spool.locked().age(id) {
+        let (id, mut record) = (self.id, record.clone());
+        if let Some(age) = self.spool.locked().age(id) {
             record.age = age.by(Instant::now());
         }
-        let written = spawn_blocking(move || {
+        let written = self.spool.on_disk(move |spool| {
             spool.folder.replace(&record_name(id), &record.to_json())?;
             spool.folder.sync()
         });
-        written.await.unwrap_or_else(|_| Err(io::Error::other("the writer failed")))
+        written.await
     }
 
     async fn erase(&self) -> io::Result<()> {
-        let (spool, id) = (self.spool.clone(), self.id);
-        let erased = spawn_blocking(move || spool.erase(id));
-        erased.await.unwrap_or_else(|_| Err(io::Error::other("the writer failed")))
+        let id = self.id;
+        self.spool.on_disk(move |spool| spool.erase(id)).await
     }
 
     fn wait(self, record: &Record, wait: Duration) {

@@ -95,7 +95,13 @@ impl Record {
             };
             let text = clean(&format!("given up after {}; last: {last}", readable(after)), 400);
             // RFC 3463 3.5: delivery time expired.
-            *outcome = Some(Outcome::Refused(Status { code: 554, enhanced: Enhanced(5, 4, 7), text, stage: Stage::Local }));
+            *outcome = Some(Outcome::Refused(Status {
+                code: 554,
+                enhanced: Enhanced(5, 4, 7),
+                text,
+                stage: Stage::Local,
+                by_host: false,
+            }));
         }
     }
 
@@ -246,6 +252,7 @@ struct WrittenStatus {
     enhanced: (u8, u16, u16),
     text: String,
     stage: String,
+    by_host: bool,
 }
 
 /// The stages by the names that they have in the record.
@@ -268,10 +275,11 @@ fn written_recipient(Recipient { address, wish }: &Recipient, outcome: &Option<O
         Some(Outcome::Suppressed { silent: false, .. }) => State::Suppressed,
         Some(Outcome::Suppressed { silent: true, .. }) => State::Dropped,
     };
-    let status = outcome.as_ref().map(Outcome::status).map(|Status { code, enhanced, text, stage }| WrittenStatus {
+    let status = outcome.as_ref().map(Outcome::status).map(|Status { code, enhanced, text, stage, by_host }| WrittenStatus {
         code: *code,
         enhanced: (enhanced.0, enhanced.1, enhanced.2),
         text: text.clone(),
+        by_host: *by_host,
         stage: STAGES.iter().find(|(_, known)| known == stage).map(|(name, _)| (*name).to_owned()).unwrap_or_default(),
     });
     WrittenRecipient {
@@ -284,7 +292,7 @@ fn written_recipient(Recipient { address, wish }: &Recipient, outcome: &Option<O
 }
 
 fn outcome_of(state: State, status: Option<WrittenStatus>) -> Result<Option<Outcome>, Unreadable> {
-    let Some(WrittenStatus { code, enhanced, text, stage }) = status else {
+    let Some(WrittenStatus { code, enhanced, text, stage, by_host }) = status else {
         return match state {
             State::Waiting => Ok(None),
             _ => Err(Unreadable("a recipient is settled without a status".into())),
@@ -292,7 +300,7 @@ fn outcome_of(state: State, status: Option<WrittenStatus>) -> Result<Option<Outc
     };
     let known = STAGES.iter().find(|(name, _)| *name == stage).map(|(_, stage)| *stage);
     let stage = known.ok_or_else(|| Unreadable("a status is of an unknown stage".into()))?;
-    let status = Status { code, enhanced: Enhanced(enhanced.0, enhanced.1, enhanced.2), text: clean(&text, 400), stage };
+    let status = Status { code, enhanced: Enhanced(enhanced.0, enhanced.1, enhanced.2), text: clean(&text, 400), stage, by_host };
     Ok(Some(match state {
         State::Waiting => Outcome::Deferred(status),
         State::Delivered => Outcome::Delivered(status),
@@ -353,7 +361,7 @@ mod tests {
         let status = |stage, code| Status::new(stage, code, "as \"it\" was said");
         record.note([
             (0, Outcome::Delivered(status(Stage::Dot, 250))),
-            (1, Outcome::Refused(status(Stage::Recipient, 550))),
+            (1, Outcome::Refused(Status::said(Stage::Recipient, 550, "as \"it\" was said"))),
             (2, Outcome::Deferred(status(Stage::Unanswered, 451))),
             (3, Outcome::Suppressed { status: status(Stage::OptOut, 550), silent: true }),
         ]);

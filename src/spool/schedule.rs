@@ -330,10 +330,13 @@ impl Schedule {
         }
     }
 
-    /// The host took or refused a message: it is there. True where that is news.
-    pub fn host_is_there(&mut self) -> bool {
-        self.retries.room = (self.retries.room * 2).min(self.rhythm.retries());
-        std::mem::replace(&mut self.host, Host::Up) != Host::Up
+    /// The host took or refused a message: it is there. The first value tells whether that is news, the second whether
+    /// more can be done now than before.
+    pub fn host_is_there(&mut self) -> (bool, bool) {
+        let room = (self.retries.room * 2).min(self.rhythm.retries());
+        let more = std::mem::replace(&mut self.retries.room, room) < room;
+        let news = std::mem::replace(&mut self.host, Host::Up) != Host::Up;
+        (news, news || (more && !self.retries.due.is_empty()))
     }
 
     /// The host is there and wants nothing now: the queue goes slowly.
@@ -447,7 +450,7 @@ mod tests {
             }
         }
         assert_eq!(asked, [0, 5, 15, 35, 65, 95, 125, 155]);
-        assert!(schedule.host_is_there());
+        assert_eq!(schedule.host_is_there(), (true, true));
         assert_eq!(started(&mut schedule, now).len(), 2);
     }
 

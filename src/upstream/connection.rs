@@ -60,7 +60,7 @@ impl Broken {
     pub fn status(&self, stage: Stage) -> Status {
         match self {
             Self::Lost(_) => Status::new(stage, 451, "4.4.2 the connection to the mail host was lost"),
-            Self::Closing(reply) => Status::new(stage, reply.code, &reply.text),
+            Self::Closing(reply) => Status::said(stage, reply.code, &reply.text),
             Self::Stopped => stopped(stage),
         }
     }

@@ -214,7 +214,7 @@ fn wish(wish: &Wish, smtputf8: bool) -> String {
 }
 
 fn status(stage: Stage, reply: &HostReply) -> Status {
-    Status::new(stage, reply.code, &reply.text)
+    Status::said(stage, reply.code, &reply.text)
 }
 
 /// RCPT, DATA and the dot: the first digit decides; nonsense is deferred.

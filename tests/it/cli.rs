@@ -59,17 +59,22 @@ fn an_address_or_a_spool_that_is_taken_is_unavailable() {
 /// A name says nothing by itself, so it is looked up where the port is one of our own.
 #[test]
 fn mail_in_a_circle_is_refused_before_anything_starts() {
+    // The port is taken, so that a relay which starts all the same ends at once.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let config = |host: &str, port_there: u16| {
+        format!("[listen]\nsmtp = [\"127.0.0.1:{port}\"]\n[upstream]\nurl = \"smtp://{host}:{port_there}\"\n")
+    };
     // As old as the Internet: another way to write 127.0.0.1, which only the look-up understands.
-    let config = "[listen]\nsmtp = [\"127.0.0.1:2599\"]\n[upstream]\nurl = \"smtp://127.1:2599\"\n";
-    let shop = Shop::new(config, LIST);
+    let shop = Shop::new(&config("127.1", port), LIST);
     let told = "optout-relay: relay.toml:4:7: `upstream.url`: leads back to this relay, which listens there itself\n\
                 hint: mail would go in a circle; name the host of your mail provider\n";
     for command in ["check", "serve"] {
         assert_eq!(shop.run(&[command]), (78, String::new(), told.to_owned()), "{command}");
     }
-    for (from, to) in [("127.1:2599", "127.2:2599"), ("127.0.0.1:2599", "127.0.0.1:2598")] {
-        let shop = Shop::new(&config.replace(from, to), LIST);
-        assert_eq!(shop.run(&["check"]).0, 0, "{to}");
+    for (host, port_there) in [("127.2", port), ("127.1", port ^ 1)] {
+        let shop = Shop::new(&config(host, port_there), LIST);
+        assert_eq!(shop.run(&["check"]).0, 0, "{host}:{port_there}");
     }
 }
 

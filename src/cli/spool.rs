@@ -1,0 +1,224 @@
+//! `spool`: shows held mail, has it tried now, drops it. Safe while the relay runs: then the relay is asked, and otherwise
+//! nobody can start one meanwhile.
+
+use std::io::{BufWriter, IsTerminal, Write, stdin, stdout};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use humantime_serde::re::humantime::format_duration;
+use jiff::Timestamp;
+
+use super::{Done, Exit, Failure, talk};
+use crate::config::Config;
+use crate::mail::{Id, Outcome};
+use crate::spool::{self, OpenError, Record, Request, Rhythm, Spool, Wanted};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Print what is held: for whom, why, and when it is tried again
+    Show {
+        /// Only this message
+        #[arg(value_parser = id)]
+        id: Option<Id>,
+    },
+    /// Try one message now, or all
+    Retry {
+        /// A message, or `all`
+        #[arg(default_value = "all", value_name = "ID|all")]
+        which: Which,
+    },
+    /// Forget a message: nobody gets it, and nobody is told
+    Drop {
+        #[arg(value_parser = id)]
+        id: Id,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// One or all.
+#[derive(Clone, Copy, Debug)]
+pub struct Which(Option<Id>);
+
+impl std::str::FromStr for Which {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" { Ok(Self(None)) } else { id(text).map(|id| Self(Some(id))) }
+    }
+}
+
+fn id(text: &str) -> Result<Id, &'static str> {
+    Id::parse(text).ok_or("an id has 17 letters and digits; `optout-relay spool show` tells them")
+}
+
+/// How long a relay that runs is given to hear a wish.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
+pub fn run(config: &Config, command: &Command) -> Done {
+    let folder = config.spool();
+    match command {
+        Command::Show { id } => show(&folder, *id),
+        Command::Retry { which: Which(which) } => {
+            let count = spool::records(&folder).map_err(|e| unreadable(&folder, &e))?;
+            let count = count.filter(|(id, _)| which.is_none_or(|which| which == *id)).count();
+            if count == 0 {
+                return Ok(nothing(*which));
+            }
+            wish(config, Request { which: *which, wanted: Wanted::Retry })?;
+            talk(&format!("{count} to be tried now"));
+            Ok(Exit::Ok)
+        }
+        Command::Drop { id, yes } => drop_one(config, &folder, *id, *yes),
+    }
+}
+
+fn show(folder: &Path, which: Option<Id>) -> Done {
+    let mut out = BufWriter::new(stdout().lock());
+    let (mut count, now) = (0, Timestamp::now());
+    for (id, record) in spool::records(folder).map_err(|e| unreadable(folder, &e))? {
+        if which.is_none_or(|which| which == id) {
+            count += 1;
+            match record {
+                Ok(record) => tell(&mut out, &record, now, which.is_some())?,
+                Err(error) => writeln!(out, "{id}  {error}")?,
+            }
+        }
+    }
+    out.flush()?;
+    if count == 0 {
+        return Ok(nothing(which));
+    }
+    talk(&format!("{count} held"));
+    Ok(Exit::Ok)
+}
+
+/// An empty spool is good news; a message that is not there is a "no".
+fn nothing(which: Option<Id>) -> Exit {
+    match which {
+        Some(id) => {
+            talk(&format!("{id} is not held: it was delivered, given up or dropped; the log tells"));
+            Exit::No
+        }
+        None => {
+            talk("nothing is held");
+            Exit::Ok
+        }
+    }
+}
+
+fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> std::io::Result<()> {
+    let since = |moment: Timestamp| Duration::try_from(now.duration_since(moment)).unwrap_or_default();
+    let until = Duration::try_from(record.next.duration_since(now)).unwrap_or_default();
+    let next = match (record.in_flight, until.as_secs()) {
+        (true, _) => "is tried now".to_owned(),
+        (_, 0) => "due now".to_owned(),
+        _ => format!("next in {}", rounded(until)),
+    };
+    let sender = if record.is_report() { "<> (a report)" } else { record.envelope.sender.as_str() };
+    let attempts = record.attempts;
+    writeln!(
+        out,
+        "{}  from {sender}, waits {}, {attempts} attempts, {next}",
+        record.envelope.id,
+        rounded(since(record.arrived))
+    )?;
+    if fully {
+        let client = &record.envelope.client;
+        writeln!(out, "  arrived  {} from {} ({})", record.arrived, client.ip, client.helo)?;
+        writeln!(out, "  size     {} bytes", record.size)?;
+    }
+    for (recipient, outcome) in record.envelope.recipients.iter().zip(&record.outcomes) {
+        let state = match outcome {
+            None | Some(Outcome::Deferred(_)) => "waiting",
+            Some(Outcome::Delivered(_)) => "delivered",
+            Some(Outcome::Refused(_)) => "refused",
+            Some(Outcome::Suppressed { .. }) => "suppressed",
+        };
+        let said = outcome.as_ref().map_or_else(|| "not tried yet".to_owned(), |outcome| outcome.status().to_string());
+        writeln!(out, "  {state:10} {}: {said}", recipient.address)?;
+    }
+    Ok(())
+}
+
+/// Whole seconds, and of hours and days no seconds.
+fn rounded(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let shown = if seconds >= 3600 { seconds / 60 * 60 } else { seconds };
+    format_duration(Duration::from_secs(shown)).to_string()
+}
+
+fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
+    let held = |id| Ok::<_, Failure>(spool::records(folder).map_err(|e| unreadable(folder, &e))?.find(|(held, _)| *held == id));
+    let Some((_, record)) = held(id)? else { return Ok(nothing(Some(id))) };
+    if !yes {
+        if !stdin().is_terminal() {
+            return Err(Failure::new(Exit::Usage, "nobody is here to confirm it\nhint: say --yes"));
+        }
+        if let Ok(record) = &record {
+            tell(&mut stdout(), record, Timestamp::now(), true)?;
+        }
+        talk("Drop it? Nobody gets it, and its sender is not told. [y/N]");
+        let mut answer = String::new();
+        stdin().read_line(&mut answer)?;
+        if !answer.trim().eq_ignore_ascii_case("y") {
+            return Ok(Exit::No);
+        }
+    }
+    wish(config, Request { which: Some(id), wanted: Wanted::Drop })?;
+    if held(id)?.is_some() {
+        return Err(Failure::new(Exit::Io, format_args!("{id} is still held\nhint: the relay's log tells why")));
+    }
+    talk(&format!("{id} dropped"));
+    Ok(Exit::Ok)
+}
+
+/// Has it done by the relay that runs, or does it where none does.
+fn wish(config: &Config, request: Request) -> Result<(), Failure> {
+    let folder = config.spool();
+    let once =
+        Rhythm { first: Duration::ZERO, max: Duration::ZERO, give_up: Duration::MAX, tell_delay: Duration::ZERO, at_once: 1 };
+    match Spool::open(&folder, once, 0) {
+        Ok((spool, _)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;
+            let done = runtime.block_on(async {
+                let ids = spool::records(&folder)?.map(|(id, _)| id).filter(|id| request.which.is_none_or(|which| which == *id));
+                for id in ids {
+                    match request.wanted {
+                        Wanted::Drop => drop(spool.forget(id)?),
+                        Wanted::Retry => {
+                            if let Some(lent) = spool.lend(id).await {
+                                lent.hurry().await?;
+                            }
+                        }
+                    }
+                }
+                Ok::<_, std::io::Error>(())
+            });
+            done.map_err(|e| unwritable(&folder, &e))
+        }
+        Err(OpenError::InUse(_)) => {
+            let asked = request.ask(&folder).map_err(|e| unwritable(&folder, &e))?;
+            let end = Instant::now() + HEARD_WITHIN;
+            while asked.exists() {
+                if Instant::now() > end {
+                    let hint = "it is under way, and dropped when that is over; or the relay does not run well: see its log";
+                    return Err(Failure::new(Exit::Later, format_args!("the relay has not done it yet\nhint: {hint}")));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        }
+        Err(error) => Err(Failure::new(Exit::Io, error)),
+    }
+}
+
+fn unreadable(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Io, format_args!("read {}: {error}\nhint: run this as the relay's user", folder.display()))
+}
+
+fn unwritable(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Io, format_args!("write {}: {error}\nhint: run this as the relay's user", folder.display()))
+}
