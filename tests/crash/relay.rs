@@ -263,6 +263,12 @@ impl Relay<'_> {
         self.end();
     }
 
+    /// SIGKILL, and nothing else.
+    pub fn strike(&mut self) {
+        // It may be dead already.
+        let _ = self.process.kill();
+    }
+
     /// SIGTERM: ends by itself, in good order.
     pub fn stop(mut self) {
         assert!(self.runs(), "the relay ended by itself; see {}", self.site.folder.join("log").display());
@@ -273,8 +279,8 @@ impl Relay<'_> {
         assert!(ended && status.code() == Some(0), "SIGTERM: {status}, see {}", self.site.folder.join("log").display());
     }
 
-    /// Waits until somebody else has killed it; false if it still runs after that time.
-    pub fn dies(&mut self, limit: Duration) -> bool {
+    /// Waits until it has ended by itself; false if it still runs after that time.
+    pub fn ends(&mut self, limit: Duration) -> bool {
         until(limit, || !self.runs())
     }
 

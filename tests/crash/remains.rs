@@ -110,7 +110,7 @@ fn two_relays(scene: &mut Scene) -> Tally {
     let site: Site = scene.site(&scene.keys("stored"));
     let relay = site.start();
     let mut second = site.spawn(site.command());
-    let ended = second.dies(PATIENCE);
+    let ended = second.ends(PATIENCE);
     let door = site.door.address();
     let code = second.end().code();
     let mut wrong = Vec::new();

@@ -1,8 +1,14 @@
-//! strace at a running relay: it writes down system calls, and kills the relay at one of them.
+//! strace at a running relay: it writes down system calls, and makes them wait.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::clock::until;
+
+/// How long strace takes to let go of a process.
+const LETS_GO: Duration = Duration::from_millis(200);
 
 /// strace, attached to a process and all threads that it has or begins.
 pub struct Tracer(Child);
@@ -48,9 +54,12 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // SIGTERM lets go of the process; where that is dead, strace has ended or is about to.
+        // SIGTERM lets go of a process that lives. Of one that died while it was made to wait, strace takes no notice.
         let _ = Command::new("sh").args(["-c", &format!("kill -TERM {} 2>/dev/null", self.0.id())]).status();
-        let _ = self.0.wait();
+        if !until(LETS_GO, || matches!(self.0.try_wait(), Ok(Some(_)))) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 }
 
