@@ -1,27 +1,32 @@
 //! optout-relay: an SMTP relay proxy that enforces one opt-out list for every tool that mails through it.
 //!
-//! **A message is accepted, becomes an envelope, is judged recipient by recipient, is delivered or handed back, and
+//! **A message is accepted, becomes an envelope, is judged recipient by recipient, is delivered or held, and
 //! every ending is logged.**
 //!
 //! ```text
 //!  tool ──bytes──▶ smtp ──Envelope──▶ optout::judge ──Cleared──▶ upstream ──▶ real SMTP host, or a folder
-//!                                          │                        │
-//!                                          ▼                        ▼
-//!                                        ledger ◀──────────────── Outcome
+//!                                        ▲     │                    │
+//!                            delivery ───┘     ▼                    ▼
+//!                               ▲            ledger              Outcome ──▶ dsn (a report, mail like any other)
+//!                               └───────── spool ◀──── what could not go now
 //! ```
 //!
 //! # Code map, in reading order
 //!
 //! | floor | file | what it is |
 //! |---|---|---|
-//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines |
-//! | 0 words | [`mail`] | address and its comparing key, envelope, message, heading, status, trace (our `Received:`) |
+//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `words`: the operational log |
+//! | 0 words | [`mail`] | address and its comparing key, envelope, message, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext` |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
+//! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `files` (written, synced, renamed), `requests` (what people want of it) |
+//! | 1b reader | `spool/record` | what the disk knows of a held message, versioned |
+//! | 1 decider | `spool/schedule` | what is due, and how the host is; pure |
+//! | 4 loop | [`delivery`] | the runner: held mail that is due goes out again |
 //! | 1 decider | [`smtp`] | `command` and its `parameters`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `mod` as meant |
@@ -37,7 +42,11 @@
 //!   would mail an unjudged recipient does not compile. The permit borrows the list that it was judged by, so it cannot be
 //!   kept until later.
 //! - A suppression is on disk before the tool is answered; if that fails the answer is 451 and nothing leaves.
-//! - 250 after DATA means that the host has the message, or that every recipient is suppressed and logged.
+//! - 250 after DATA means that the host has the message, that it is on disk (file synced, renamed, folder synced), or that
+//!   every recipient is suppressed and logged.
+//! - Mail read back from the spool has no permit: it is judged again at every attempt, reports too.
+//! - A held message is a value, [`spool::Lent`] or [`spool::InFlight`]: what fails hands it back, and one that is dropped
+//!   on the way waits again.
 //! - A message stays as it came, dot-stuffed, in one buffer: what goes on is what came in, with `Received:` in front.
 
 pub mod mail;
