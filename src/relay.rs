@@ -135,9 +135,13 @@ impl Relay {
                 }
             },
         };
+        self.spool.note_host(attempted.as_ref().map_or(&[], |attempt| &attempt.outcomes));
         match attempted {
             Ok(attempt) => self.settle_new(mail, arrived, attempt).await,
-            Err(reply) => reply,
+            Err(reply) => {
+                self.spool.note_host(&[]);
+                reply
+            }
         }
     }
 
@@ -158,7 +162,10 @@ impl Relay {
                 self.attempts.spawn(self.clone().send(held));
                 Reply::held(id)
             }
-            Ok(None) => Reply::held(id),
+            Ok(None) => {
+                words::log_held(&mail);
+                Reply::held(id)
+            }
             Err(error) => words::not_held(&mail, &error),
         }
     }
@@ -166,7 +173,6 @@ impl Relay {
     /// A message that was not held until now: whoever waits is held, whoever failed is reported.
     async fn settle_new(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp, attempt: Attempt) -> Reply {
         let Attempt { outcomes, relayed } = attempt;
-        self.spool.note_host(&outcomes);
         let id = mail.envelope.id;
         if !relayed.is_empty() {
             let mut record = Record::of(&mail, arrived);
@@ -202,12 +208,13 @@ impl Relay {
 
     async fn first_attempt(self: Arc<Self>, mail: Arc<Mail>, until: Until) -> Attempted {
         let everybody: Vec<_> = (0..mail.envelope.recipients.len()).collect();
-        self.attempt(&mail, &everybody, &Reply::RECIPIENT_OK, until).await
+        self.attempt(&mail, &everybody, None, until).await
     }
 
-    /// One attempt for all who wait; `told` is what the tool has heard about them. They are judged by the list of the
-    /// moment at which the host's connection is there, and nothing leaves before the log has whoever opted out.
-    async fn attempt(&self, mail: &Mail, waiting: &[usize], told: &Reply, until: Until) -> Attempted {
+    /// One attempt for all who wait; `told` is what the tool has heard about them, if it waits no more. They are judged by
+    /// the list of the moment at which the host's connection is there, and nothing leaves before the log has whoever opted
+    /// out.
+    async fn attempt(&self, mail: &Mail, waiting: &[usize], told: Option<&Reply>, until: Until) -> Attempted {
         let started = Instant::now();
         let load = Load::new(mail);
         let (mut van, mut fresh, mut logged) = (None, false, Logged::new());
@@ -231,8 +238,12 @@ impl Relay {
                 continue;
             }
             let mut outcomes = judged.outcomes(mail);
-            // Where nobody is left to send it to, the log tells what the tool will hear.
-            let told = if outcomes.len() < waiting.len() { told.clone() } else { answer(mail.envelope.id, &outcomes).hoped() };
+            let told = match told {
+                Some(told) => told.clone(),
+                None if outcomes.len() < waiting.len() => Reply::RECIPIENT_OK,
+                // Nobody is left to send it to: the log tells what the tool will hear.
+                None => answer(mail.envelope.id, &outcomes).hoped(),
+            };
             let events = judged.events(mail, &list, &told, &mut logged, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
             if !events.is_empty() && !self.lists.is_current(&list) {

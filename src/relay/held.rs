@@ -46,7 +46,7 @@ impl Relay {
     /// One attempt for a held message.
     pub(super) async fn send(self: Arc<Self>, held: InFlight) {
         let (mail, waiting) = (held.mail.clone(), held.record.waiting());
-        let attempted = self.attempt(&mail, &waiting, &Reply::held(mail.envelope.id), Until::Sent).await;
+        let attempted = self.attempt(&mail, &waiting, Some(&Reply::held(mail.envelope.id)), Until::Sent).await;
         self.conclude(held, attempted).await;
     }
 

@@ -42,8 +42,8 @@ const FILES: usize = 32;
 /// How long what was found out about free space holds.
 const ROOM_HOLDS: Duration = Duration::from_secs(1);
 
-/// What cannot be read goes here.
-const CORRUPT: &str = "corrupt";
+/// What cannot be read goes into this folder in the spool.
+pub const CORRUPT: &str = "corrupt";
 
 /// The folder and what is in it.
 #[derive(Debug)]
@@ -299,12 +299,13 @@ impl Spool {
 
     fn read(&self, id: Id) -> Result<(Mail, Record), Unusable> {
         let record = self.read_record(id)?;
-        let bytes = self.folder.read(&message_name(id), record.size)?;
-        if bytes.len() as u64 != record.size {
+        let mut bytes = Bytes::from(self.folder.read(&message_name(id), record.size)?);
+        if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);
         }
-        let message = Message::from_wire(Bytes::from(bytes)).ok_or(Unusable::NoMessage)?;
-        Ok((Mail::new(record.envelope.clone(), Bytes::new(), message), record))
+        let trace = Message::from_wire(bytes.split_to(record.trace as usize)).ok_or(Unusable::NoMessage)?;
+        let message = Message::from_wire(bytes).ok_or(Unusable::NoMessage)?;
+        Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
     }
 
     /// What cannot be read does not hold up the rest.
@@ -371,12 +372,17 @@ impl Spool {
         self.locked().may_try(Instant::now())
     }
 
-    /// Learns from what an attempt came to how the host is.
+    /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
+    /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
         use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
         let mut schedule = self.locked();
         let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
-            None => return,
+            // Nobody was left to send it to, so others may ask.
+            None => {
+                schedule.stop_asking(None);
+                (false, true)
+            }
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");

@@ -2,11 +2,14 @@
 //! itself: what it was not told it answers like a host that is content with everything.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// Where in the dialogue the host is to do something of its own.
@@ -43,6 +46,8 @@ pub enum Act {
     Stall,
     /// Reads a message in pieces, each after a while.
     Slow,
+    /// Like `Say`, but not before the test wants it: see `Host::speak`.
+    WhenTold(&'static [u8]),
 }
 
 /// Like `Act::Say`, for words.
@@ -90,14 +95,34 @@ pub struct Taken {
     pub kept: bool,
 }
 
+impl Taken {
+    /// Who it is for, as the relay wrote it.
+    pub fn to(&self) -> Vec<&str> {
+        self.accepted.iter().map(|line| &line["RCPT TO:<".len()..line.find('>').unwrap()]).collect()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.wire.clone()).unwrap()
+    }
+
+    /// It has the null sender, as reports do.
+    pub fn is_report(&self) -> bool {
+        self.mail.starts_with("MAIL FROM:<> ") || self.mail == "MAIL FROM:<>"
+    }
+}
+
 pub struct Host {
     pub port: u16,
     state: Arc<Mutex<State>>,
+    /// Its port, while it does not listen there.
+    away: Mutex<Option<Socket>>,
 }
 
 struct State {
     script: Script,
     seen: Seen,
+    /// A permit for each word that waits to be told.
+    told: Arc<Semaphore>,
 }
 
 impl Script {
@@ -117,19 +142,39 @@ impl Script {
 
 impl Host {
     pub async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let host = Self::away(script);
+        host.arrive();
+        host
+    }
+
+    /// Has a port, which refuses connections until it [arrives](Self::arrive).
+    pub fn away(script: Script) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // What the system buffers is neither read nor still to be sent: little enough for tests of large messages.
-        socket2::SockRef::from(&listener).set_recv_buffer_size(128 << 10).unwrap();
-        let state = Arc::new(Mutex::new(State { script, seen: Seen::default() }));
-        let shared = state.clone();
+        socket.set_recv_buffer_size(128 << 10).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        let state = State { script, seen: Seen::default(), told: Arc::new(Semaphore::new(0)) };
+        Self { port, state: Arc::new(Mutex::new(state)), away: Mutex::new(Some(socket)) }
+    }
+
+    pub fn arrive(&self) {
+        let socket = self.away.lock().unwrap().take().unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from_std(socket.into()).unwrap();
+        let shared = self.state.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 tokio::spawn(serve(stream, shared.clone()));
             }
         });
-        Self { port, state }
+    }
+
+    /// Says the next word that waits for it.
+    pub fn speak(&self) {
+        self.state.lock().unwrap().told.add_permits(1);
     }
 
     pub fn url(&self) -> String {
@@ -138,6 +183,16 @@ impl Host {
 
     pub fn seen(&self) -> Seen {
         self.state.lock().unwrap().seen.clone()
+    }
+
+    /// The messages that it keeps: who sent each, to whom, and what.
+    pub fn kept(&self) -> Vec<Taken> {
+        self.seen().messages.into_iter().filter(|taken| taken.kept).collect()
+    }
+
+    /// The reports among them.
+    pub fn reports(&self) -> Vec<Taken> {
+        self.kept().into_iter().filter(Taken::is_report).collect()
     }
 
     /// Waits until it has done all that it was told to do at a stage.
@@ -299,6 +354,11 @@ impl Session {
                 return Said::HungUp;
             }
             Some(Act::Stall | Act::Slow) => std::future::pending().await,
+            Some(Act::WhenTold(bytes)) => {
+                let told = self.state.lock().unwrap().told.clone();
+                told.acquire().await.unwrap().forget();
+                bytes.to_vec()
+            }
             Some(Act::Last(bytes)) => {
                 let _ = stream.write_all(bytes).await;
                 return Said::LastWord(bytes[0]);

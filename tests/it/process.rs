@@ -68,6 +68,13 @@ impl Shop {
         self.serve_as(&["serve"])
     }
 
+    /// `serve` on a free port, to a host.
+    pub fn serve_to(&self, url: &str) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", url);
+        Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
+    }
+
     pub fn serve_as(&self, arguments: &[&str]) -> Process {
         Self::start(self.command(arguments))
     }

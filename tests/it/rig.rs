@@ -39,7 +39,11 @@ pub struct Plan<'a> {
 
 impl Relay {
     pub async fn start(plan: Plan<'_>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), plan).await
+    }
+
+    /// On what another relay has left behind, or a test has laid out.
+    pub async fn start_in(folder: TempDir, plan: Plan<'_>) -> Self {
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("relay.toml"), plan.config).unwrap();
         std::fs::write(at("blacklist.toml"), plan.list).unwrap();
@@ -87,12 +91,35 @@ impl Relay {
     /// Tries what is held, again and again, until nothing is.
     pub async fn drain(&self) {
         let drained = async {
-            while !self.line.spool.is_empty() {
+            while !self.has_nothing() {
                 self.line.spool.hurry(None);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(PATIENCE, drained).await.unwrap_or_else(|_| panic!("still held: {:?}", self.held()));
+    }
+
+    /// What is in the spool's folder, without what is always there.
+    pub fn spooled(&self) -> Vec<String> {
+        spooled(&self.folder)
+    }
+
+    /// The disk is asked as well: what a relay finds when it starts is read after a while.
+    fn has_nothing(&self) -> bool {
+        self.line.spool.is_empty() && self.spooled().is_empty()
+    }
+
+    /// Waits until nothing is held, and no file is left of it.
+    pub async fn is_drained(&self) {
+        eventually("the spool is not empty", || self.has_nothing()).await;
+    }
+
+    /// Replaces `blacklist.toml` and waits until that list is in force.
+    pub async fn list(&self, list: &str) {
+        let before = self.line.lists.current_shared();
+        std::fs::write(self.path("blacklist.toml"), list).unwrap();
+        self.control.reload();
+        eventually("the list is not in force", || !self.line.lists.is_current(&before)).await;
     }
 
     /// From here on no line can be written to the suppression log: its name is that of a folder.
@@ -113,11 +140,35 @@ impl Relay {
 
     /// Stops it and waits; whether everything was finished in time.
     pub async fn stop(self) -> bool {
-        let Self { folder: _folder, line, control, running, .. } = self;
+        self.leave().await.1
+    }
+
+    /// Stops it and hands over its folder, for another one.
+    pub async fn leave(self) -> (TempDir, bool) {
+        let Self { folder, line, control, running, .. } = self;
         drop(line);
         control.stop();
-        timeout(PATIENCE, running).await.expect("the relay does not stop").unwrap()
+        (folder, timeout(PATIENCE, running).await.expect("the relay does not stop").unwrap())
     }
+}
+
+/// The files of a spool, sorted; its lock and its own folders are not among them.
+pub fn spooled(folder: &TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path().join("var/spool")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !["lock", "requests", "corrupt"].contains(&name.as_str()));
+    names.sort();
+    names
+}
+
+/// Waits until it is so.
+pub async fn eventually(or_else: &str, mut is_so: impl FnMut() -> bool) {
+    let waits = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("{or_else}"));
 }
 
 /// Everything that is logged on this thread, at every level, while it lives.
