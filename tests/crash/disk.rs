@@ -182,8 +182,12 @@ struct Mount(PathBuf);
 impl Mount {
     fn tmpfs(folder: &Path, options: &str) -> Result<Self, String> {
         std::fs::create_dir_all(folder).unwrap();
-        mount(&["-t", "tmpfs", "-o", &format!("{options},mode=700"), "tmpfs"], folder)?;
-        Ok(Self(folder.to_owned()))
+        let mounted = mount(&["-t", "tmpfs", "-o", &format!("{options},mode=700"), "tmpfs"], folder);
+        if mounted.is_err() {
+            // Nothing lies over it, so it is empty.
+            let _ = std::fs::remove_dir(folder);
+        }
+        mounted.map(|()| Self(folder.to_owned()))
     }
 
     /// The folder once more over itself, and this one cannot be written.
@@ -208,6 +212,6 @@ impl Drop for Mount {
 
 fn mount(arguments: &[&str], folder: &Path) -> Result<(), String> {
     let output = Command::new("mount").args(arguments).arg(folder).output().map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
     if output.status.success() { Ok(()) } else { Err(said) }
 }

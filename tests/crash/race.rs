@@ -41,7 +41,7 @@ fn races(scene: &mut Scene, answer: &'static str, rounds: usize) -> Tally {
             assert_eq!(hand_in_one(&site.door, &letter, &scene.offers), Some(250), "not held");
             std::thread::sleep(scene.chance.millis(0..80));
         }
-        std::thread::sleep(scene.chance.millis(0..250));
+        std::thread::sleep(scene.chance.millis(0..120));
         site.opt_out(chosen);
         until(DRAIN, || site.held().0.is_empty());
     }
