@@ -18,6 +18,9 @@ const CALLS: &str = "fsync,fdatasync,?rename,renameat,renameat2,write,writev,sen
 /// What is done with a letter before its 250, in this order: the end of a name, and the call.
 const HELD: [(&str, &str); 4] = [(".msg", "sync"), (".json.tmp", "sync"), (".json", "rename"), ("/spool", "sync")];
 
+/// The same where an attempt begins before the 250, or at once after it.
+const SENT: [(&str, &str); 4] = [(".msg", "sync"), (".out.tmp", "sync"), (".out", "rename"), ("/spool", "sync")];
+
 /// The same for an opted-out recipient's 550.
 const LOGGED: [(&str, &str); 1] = [("/suppressed.jsonl", "sync")];
 
@@ -69,7 +72,8 @@ fn one(scene: &mut Scene, answer: &'static str, case: Case) -> Tally {
     let told = hand_in_one(&site.door, &letter, &scene.offers);
     let (expected, word, steps): (_, _, &[_]) = match case {
         Case::OptedOut => (Some(550), "550 5.7.1 ", &LOGGED),
-        _ => (Some(250), "250 2.0.0 ", &HELD),
+        Case::HostAway => (Some(250), "250 2.0.0 ", &HELD),
+        Case::Stored | Case::HostSlow => (Some(250), "250 2.0.0 ", &SENT),
     };
     let mut read = Err(String::new());
     until(Duration::from_secs(2), || {
