@@ -103,10 +103,11 @@ impl Folder {
         }
     }
 
-    /// Moves a file into a folder within, under the same name.
+    /// Moves a file into a folder within, under the same name, and has that on disk.
     pub fn move_into(&self, within: &str, name: &str) -> io::Result<()> {
         let folder = Self::open(&self.path.join(within))?;
-        std::fs::rename(self.path.join(name), folder.path.join(name))
+        std::fs::rename(self.path.join(name), folder.path.join(name))?;
+        folder.sync().and_then(|()| self.sync())
     }
 
     /// Returns when all that was made, renamed or removed before is on disk. One sync serves all who wait for it.

@@ -334,9 +334,13 @@ impl Spool {
     fn set_aside(&self, id: Id, error: &Unusable) {
         let place = self.folder.path().join(CORRUPT);
         tracing::error!(%id, "held mail is set aside in {}: {error}\nhint: its record says for whom it was", place.display());
-        for name in [record_name(id, false), record_name(id, true), message_name(id)] {
+        // The record goes last: a message without one is swept away at the next start.
+        for name in [message_name(id), record_name(id, false), record_name(id, true)] {
             match self.folder.move_into(CORRUPT, &name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => tracing::error!(%id, "set {name} aside: {error}"),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(%id, "set {name} aside: {error}");
+                    return;
+                }
                 _ => {}
             }
         }
@@ -715,5 +719,44 @@ impl Drop for Turn {
         }
         drop(schedule);
         self.spool.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Address, Client, Envelope, Recipient, ReversePath};
+
+    const RHYTHM: Rhythm = Rhythm {
+        first: Duration::from_secs(300),
+        max: Duration::from_secs(300),
+        give_up: Duration::from_secs(86_400),
+        tell_delay: Duration::from_secs(3600),
+        at_once: 2,
+    };
+
+    fn mail(to: impl IntoIterator<Item = String>) -> Arc<Mail> {
+        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let recipients = to.into_iter().map(|to| Recipient::from(Address::parse(&to).unwrap())).collect();
+        let (id, sender) = (Id::new(1, 1), ReversePath::Null);
+        let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
+        Arc::new(Mail::new(envelope, Bytes::new(), Message::from_wire("x\r\n".into()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn what_can_only_half_be_set_aside_is_not_swept_away() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let (spool, _) = Spool::open(home.path(), RHYTHM, 0).unwrap();
+        let mail = mail(["a@x.example".to_owned()]);
+        let id = mail.envelope.id;
+        spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
+        let (record, message) = (record_name(id, false), message_name(id));
+        std::fs::write(at(&record), "torn").unwrap();
+        std::fs::create_dir_all(at(CORRUPT).join(&message)).unwrap();
+        assert!(spool.lend(id).await.is_none());
+        drop(spool);
+        Spool::open(home.path(), RHYTHM, 0).unwrap();
+        assert_eq!((at(&record).exists(), at(&message).exists()), (true, true));
     }
 }
