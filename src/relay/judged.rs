@@ -77,13 +77,20 @@ impl<'a> Judged<'a> {
             }
         }
         if rules.headers {
-            judged.add_named(list, mail, &context)?;
+            judged.add_named(list, mail, waiting, logged, &context)?;
         }
         Ok(judged)
     }
 
     /// Somebody who opted out stands in To, Cc or Bcc: nothing of the message leaves.
-    fn add_named(&mut self, list: &'a OptOutList, mail: &'a Mail, context: &Context<'_>) -> Result<(), Reply> {
+    fn add_named(
+        &mut self,
+        list: &'a OptOutList,
+        mail: &'a Mail,
+        waiting: &[usize],
+        logged: &Logged,
+        context: &Context<'_>,
+    ) -> Result<(), Reply> {
         let enforce = context.policy.mode == Mode::Enforce;
         let heading = match heading_if(true, mail) {
             None if enforce => return Err(Reply::LONG_HEADER),
@@ -92,14 +99,21 @@ impl<'a> Judged<'a> {
             Some(heading) => heading,
         };
         let key = |address: &'a Address| address.key(PlusTags::Distinct);
-        let in_envelope: HashSet<_> = mail.envelope.recipients.iter().map(|recipient| key(&recipient.address)).collect();
+        // Whoever got it at an attempt before is judged here only.
+        let judged: HashSet<_> = waiting.iter().map(|place| key(&mail.envelope.recipients[*place].address)).collect();
         let (first, mut stopped) = (mail.envelope.recipients.len(), false);
         for (place, recipient) in heading.recipients.iter().enumerate() {
+            let place = first + place;
+            if let Some((Ending::Suppressed, action)) = logged.get(&place) {
+                self.settled.push((place, *action));
+                stopped = true;
+                continue;
+            }
             let mut named = Self::default();
-            named.add(first + place, recipient, optout::judge(list, recipient, context));
+            named.add(place, recipient, optout::judge(list, recipient, context));
             stopped |= named.suppressed().next().is_some();
-            // Who is in the envelope as well is among the hits already.
-            if !in_envelope.contains(&key(recipient)) {
+            // Who waits as well is among the hits already.
+            if !judged.contains(&key(recipient)) {
                 self.hits.append(&mut named.hits);
             }
         }
@@ -244,6 +258,31 @@ mod tests {
         let judged = Judged::new(&after, &mail, &[0, 1], &rules, &logged).ok().unwrap();
         assert_eq!(names(&judged.cleared), ["in@x.example"]);
         assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+    }
+
+    #[test]
+    fn whom_the_log_calls_suppressed_in_the_header_stops_it_when_the_list_lets_go() {
+        let (mail, policy) = (mail(&["in@x.example"], "To: out@x.example\r\n\r\nx\r\n"), Policy::default());
+        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let mut logged = Logged::new();
+        let (before, after) = (list(&["out@x.example"]), list(&[]));
+        let judged = Judged::new(&before, &mail, &[0], &rules, &logged).ok().unwrap();
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
+        let judged = Judged::new(&after, &mail, &[0], &rules, &logged).ok().unwrap();
+        assert_eq!((names(&judged.cleared), judged.outcomes(&mail)), (vec![], vec![(0, ending(Action::Reject, STOPPED))]));
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+    }
+
+    #[test]
+    fn who_stops_it_is_logged_although_he_has_it_already() {
+        let wire = "To: out@x.example, in@x.example\r\n\r\nx\r\n";
+        let (mail, policy) = (mail(&["out@x.example", "in@x.example"], wire), Policy::default());
+        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let (list, mut logged) = (list(&["out@x.example"]), Logged::new());
+        let judged = Judged::new(&list, &mail, &[1], &rules, &logged).ok().unwrap();
+        assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[1][..]));
+        let events = judged.events(&mail, &list, &Reply::OK, &mut logged, rules.now);
+        assert_eq!(events.iter().map(|event| event.recipient.as_str()).collect::<Vec<_>>(), ["out@x.example"]);
     }
 
     #[test]
