@@ -230,8 +230,10 @@ impl Relay {
                     Ok(opened) => van = Some(opened),
                     Err(status) => {
                         let later = |place: &usize| (*place, Outcome::Deferred(status.clone()));
-                        let outcomes: Vec<_> = judged.places.iter().map(later).collect();
+                        let mut outcomes: Vec<_> = judged.places.iter().map(later).collect();
                         words::log_outcomes(mail, &outcomes, self.upstream.name(), started);
+                        // After a connection that was closed: who is in the log as suppressed is, whatever the next list says.
+                        outcomes.extend(judged.settled_outcomes(mail));
                         return Ok(Attempt { outcomes, relayed: Vec::new() });
                     }
                 }
@@ -244,7 +246,7 @@ impl Relay {
                 // Nobody is left to send it to: the log tells what the tool will hear.
                 None => answer(mail.envelope.id, &outcomes).hoped(),
             };
-            let events = judged.events(mail, &list, &told, &mut logged, now);
+            let events = judged.events(mail, &list, &told, &mut logged, until, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
             if !events.is_empty() && !self.lists.is_current(&list) {
                 // The list changed while the log was written: what leaves is judged by the new one.

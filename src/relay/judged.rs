@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
+use super::Until;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, Outcome, PlusTags, Stage, Status};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
@@ -157,10 +158,26 @@ impl<'a> Judged<'a> {
         in_envelope.map(|(place, action)| (*place, ending(*action, OPTED_OUT))).chain(stopped).collect()
     }
 
-    /// The lines for the log, without those whose place is in `logged`; they are added to it.
-    pub fn events(&self, mail: &Mail, list: &OptOutList, told: &Reply, logged: &mut Logged, now: Timestamp) -> Vec<Event> {
+    /// What becomes of those who were suppressed and logged in this attempt already, by place.
+    pub fn settled_outcomes(&self, mail: &Mail) -> impl Iterator<Item = (usize, Outcome)> {
+        let in_envelope = self.settled.iter().filter(|(place, _)| *place < mail.envelope.recipients.len());
+        in_envelope.map(|(place, action)| (*place, ending(*action, OPTED_OUT)))
+    }
+
+    /// The lines for the log, without those whose place is in `logged`; they are added to it. Who is mailed all the same has
+    /// one when it leaves, and none before.
+    pub fn events(
+        &self,
+        mail: &Mail,
+        list: &OptOutList,
+        told: &Reply,
+        logged: &mut Logged,
+        until: Until,
+        now: Timestamp,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
-        for Hit { place, recipient, suppression, ending } in &self.hits {
+        let hits = self.hits.iter().filter(|hit| until == Until::Sent || hit.ending == Ending::Suppressed);
+        for Hit { place, recipient, suppression, ending } in hits {
             if logged.insert(*place, (*ending, suppression.action)).is_none() {
                 let message_id = heading_if(true, mail).and_then(|heading| heading.message_id.clone());
                 let event = event(&mail.envelope, recipient, suppression, list, told, now);
@@ -254,10 +271,10 @@ mod tests {
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
         let judged = Judged::new(&before, &mail, &[0, 1], &rules, &logged).ok().unwrap();
-        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, Until::Sent, rules.now).len(), 1);
         let judged = Judged::new(&after, &mail, &[0, 1], &rules, &logged).ok().unwrap();
         assert_eq!(names(&judged.cleared), ["in@x.example"]);
-        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, Until::Sent, rules.now).is_empty());
     }
 
     #[test]
@@ -267,10 +284,10 @@ mod tests {
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
         let judged = Judged::new(&before, &mail, &[0], &rules, &logged).ok().unwrap();
-        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, Until::Sent, rules.now).len(), 1);
         let judged = Judged::new(&after, &mail, &[0], &rules, &logged).ok().unwrap();
         assert_eq!((names(&judged.cleared), judged.outcomes(&mail)), (vec![], vec![(0, ending(Action::Reject, STOPPED))]));
-        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, Until::Sent, rules.now).is_empty());
     }
 
     #[test]
@@ -281,7 +298,7 @@ mod tests {
         let (list, mut logged) = (list(&["out@x.example"]), Logged::new());
         let judged = Judged::new(&list, &mail, &[1], &rules, &logged).ok().unwrap();
         assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[1][..]));
-        let events = judged.events(&mail, &list, &Reply::OK, &mut logged, rules.now);
+        let events = judged.events(&mail, &list, &Reply::OK, &mut logged, Until::Sent, rules.now);
         assert_eq!(events.iter().map(|event| event.recipient.as_str()).collect::<Vec<_>>(), ["out@x.example"]);
     }
 

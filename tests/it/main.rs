@@ -20,6 +20,7 @@ mod lists;
 mod logs;
 mod process;
 mod reload;
+mod review_lines;
 mod rig;
 mod spool_cli;
 mod tls;
