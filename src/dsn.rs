@@ -309,6 +309,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_said_to_have_opted_out_who_has_not() {
+        let to = recipient("in@example.com", Notify::Unsaid, None);
+        let original = mail("shop@example.com", false, b"A: b\r\n\r\n");
+        let stopped = Status::new(Stage::OptOut, 550, "5.7.1 not sent, for somebody who opted out stands in To, Cc or Bcc");
+        let unlogged =
+            Status::new(Stage::OptOut, 451, "the suppression log cannot be written, so nothing is sent; try again later");
+        for (occasion, status) in [(Occasion::Failed, stopped), (Occasion::Delayed { until: at(ARRIVED) }, unlogged)] {
+            let (_, text) = text(&original, occasion, &to, &status);
+            assert!(!text.contains("has opted out") && text.contains("It cannot be sent"), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_report_is_promised_to_whom_it_will_be_sent() {
+        let original = mail("shop@example.com", false, b"A: b\r\n\r\n");
+        let status = Status::new(Stage::Connect, 451, "4.4.1 away");
+        for failure in [false, true] {
+            let to = recipient("a@example.com", Notify::When { success: false, failure, delay: true }, None);
+            let (_, text) = text(&original, Occasion::Delayed { until: at(ARRIVED) }, &to, &status);
+            assert_eq!(text.contains("  If it has not been delivered by then"), failure, "{text}");
+        }
+    }
+
+    #[test]
     fn a_delay_says_until_when_and_a_relay_says_what_is_not_known() {
         let to = recipient("buyer@example.com", Notify::When { success: true, failure: false, delay: true }, None);
         let original = mail("shop@example.com", false, b"A: b\r\n\r\n");

@@ -187,7 +187,7 @@ impl Relay {
                 match self.report_failures(&mail, &record).await {
                     Ok(()) => then,
                     Err(error) => {
-                        words::not_held(&mail, &error);
+                        words::not_reported(&mail, &error);
                         or_else
                     }
                 }

@@ -77,8 +77,9 @@ impl Relay {
         let rhythm = *self.spool.rhythm();
         let age = held.age();
         if !held.record.is_settled() && age >= rhythm.give_up {
+            let waiting = held.record.waiting();
             held.record.give_up(rhythm.give_up);
-            words::log_given_up(&held.record);
+            words::log_given_up(&held.record, &waiting);
         }
         let late = !rhythm.tell_delay.is_zero() && age >= rhythm.tell_delay && !held.record.delay_told;
         let mut reported = false;
@@ -158,12 +159,16 @@ impl Relay {
         let (id, now) = (self.next_id(), Timestamp::now());
         let by = Reporter { hostname: &self.hostname, upstream: self.upstream.name(), id, now };
         let Some(report) = dsn::report(mail, record.arrived, occasion, &notices, &by) else {
-            words::nobody_to_tell(mail, notices.len());
+            if occasion == Occasion::Failed {
+                words::nobody_to_tell(mail, notices.len());
+            }
             return Ok(());
         };
-        words::log_report(mail, &report);
         let record = Record::of(&report, now);
-        self.spool.hold(Arc::new(report), record).await
+        let report = Arc::new(report);
+        self.spool.hold(report.clone(), record).await?;
+        words::log_report(mail, &report);
+        Ok(())
     }
 }
 
