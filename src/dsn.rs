@@ -92,7 +92,8 @@ struct Case<'a> {
 }
 
 /// The report about those of the notices that the sender wants to hear of, ready to be sent. `None` where there are none,
-/// and where the sender is null: that would be a report about a report.
+/// where the sender is null, for that would be a report about a report, and where the host may pass it on to another mailbox:
+/// whoever that is may have opted out.
 ///
 /// It holds the header of the original and never its body, although `RET=FULL` asks for that (RFC 3461 4.3): it stays small,
 /// and what was meant for a buyer is not sent about once more.
@@ -104,6 +105,9 @@ pub fn report(
     by: &Reporter<'_>,
 ) -> Option<Mail> {
     let ReversePath::Address(sender) = &original.envelope.sender else { return None };
+    if sender.routes_on() {
+        return None;
+    }
     let wished: Vec<_> = notices.iter().filter(|notice| occasion.is_wished(notice.recipient.wish.notify)).collect();
     if wished.is_empty() {
         return None;
@@ -366,8 +370,8 @@ mod tests {
                 let notice = Notice { recipient: &to, status: &status, at: None };
                 let about = |sender| report(&mail(sender, false, b""), until, occasion, &[notice], &by);
                 assert_eq!(about("shop@example.com").is_some(), wished);
-                // Never a report about a report.
-                assert!(about("").is_none());
+                // Never a report about a report, nor one to nobody knows whom.
+                assert!(about("").is_none() && about("shop%example.com@b.example").is_none());
             }
         }
     }
