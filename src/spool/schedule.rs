@@ -218,7 +218,8 @@ impl Schedule {
     /// A message begins to wait: a new one, or one that comes back.
     pub fn wait(&mut self, id: Id, age: Age, due: Due) {
         self.remove(id);
-        let notice = self.rhythm.notice(age, due.delay_told);
+        // Not before it is due: what could not be read just now cannot be told of either.
+        let notice = self.rhythm.notice(age, due.delay_told).max(due.at);
         self.lane(due.fresh).due.insert((due.at, id));
         self.notices.insert((notice, id));
         self.held.insert(id, Held { age, at: Place::Waits { due, notice } });
@@ -540,6 +541,15 @@ mod tests {
             }
         }
         assert_eq!(told, [4 * 3600, 5 * 86_400]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_alone_for_a_while_although_it_is_late() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RHYTHM);
+        schedule.host_is_away(now);
+        schedule.wait(id(0), Age { had: 5 * 60 * MINUTE, at: now }, due(now + 5 * MINUTE));
+        assert_eq!(schedule.next(now), Next::Wait(Some(now + 5 * MINUTE)));
     }
 
     #[test]
