@@ -31,8 +31,8 @@ use tokio::task::spawn_blocking;
 use crate::mail::{Id, Mail, Message, Outcome};
 use files::{Folder, TEMPORARY};
 
-/// A record is read up to this size, in bytes: a thousand recipients with what the host said to each are a third of it.
-const MAX_RECORD: u64 = 4 << 20;
+/// A record is read up to this size, in bytes: tens of thousands of recipients with what the host said to each.
+const MAX_RECORD: u64 = 64 << 20;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
@@ -741,6 +741,15 @@ mod tests {
         let (id, sender) = (Id::new(1, 1), ReversePath::Null);
         let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
         Arc::new(Mail::new(envelope, Bytes::new(), Message::from_wire("x\r\n".into()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_record_of_very_many_recipients_is_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(home.path(), RHYTHM, 0).unwrap();
+        let mail = mail((0..20_000).map(|number| format!("{number}{}@x.example", "a".repeat(250))));
+        spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
+        assert_eq!(spool.lend(mail.envelope.id).await.unwrap().record.waiting().len(), 20_000);
     }
 
     #[tokio::test]
