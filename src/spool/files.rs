@@ -35,6 +35,10 @@ impl Folder {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // A folder that its own folder has not on disk is gone with all that is in it. Some above belong to others.
+        for above in std::path::absolute(path)?.ancestors().skip(1) {
+            let _ = File::open(above).and_then(|above| above.sync_all());
+        }
         let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits() as i32;
         let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         if handle.metadata()?.permissions().mode() & 0o077 != 0 {
