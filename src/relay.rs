@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,6 +48,8 @@ pub struct Relay {
     pub spool: Arc<Spool>,
     /// Whether the tool waits for the host, and how long; `None`: until its message is stored.
     pub patience: Option<Duration>,
+    /// For each attempt that a tool has waited for too long, while it goes on: what is under way is in memory.
+    pub late: Arc<Semaphore>,
     /// Attempts for which no tool waits.
     pub attempts: TaskTracker,
     /// The relay is shutting down.
@@ -110,7 +113,10 @@ impl Relay {
         let trace = received(&self.hostname, &envelope, arrived);
         let mail = Arc::new(Mail::new(envelope, trace, message));
         match self.patience {
-            Some(patience) if self.spool.may_try() => self.deliver(mail, arrived, patience).await,
+            // Where so many wait for the host already, more would only wait in memory instead of on disk.
+            Some(patience) if self.late.available_permits() > 0 && self.spool.may_try() => {
+                self.deliver(mail, arrived, patience).await
+            }
             _ => self.store(mail, arrived).await,
         }
     }
@@ -123,8 +129,12 @@ impl Relay {
             Ok(attempted) => attempted,
             Err(_) => match self.spool.hold_in_flight(mail.clone(), Record::of(&mail, arrived)).await {
                 Ok(held) => {
-                    let relay = self.clone();
-                    let settled = async move { relay.conclude(held, attempt.await).await };
+                    let (relay, late) = (self.clone(), self.late.clone().try_acquire_owned());
+                    let settled = async move {
+                        let attempted = attempt.await;
+                        drop(late);
+                        relay.conclude(held, attempted).await;
+                    };
                     self.attempts.spawn(settled);
                     return Reply::held(mail.envelope.id);
                 }

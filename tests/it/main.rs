@@ -21,6 +21,7 @@ mod logs;
 mod process;
 mod reload;
 mod review_lines;
+mod review_slow;
 mod rig;
 mod spool_cli;
 mod tls;
