@@ -91,9 +91,17 @@ struct Case<'a> {
     ascii: bool,
 }
 
-/// The report about those of the notices that the sender wants to hear of, ready to be sent. `None` where there are none,
-/// where the sender is null, for that would be a report about a report, and where the host may pass it on to another mailbox:
-/// whoever that is may have opted out.
+/// Who gets the reports about mail from this sender. Nobody does where it is null, for that would be a report about a report,
+/// nor where the host may pass it on to another mailbox: whoever that is may have opted out.
+pub fn to_be_told(sender: &ReversePath) -> Option<&Address> {
+    match sender {
+        ReversePath::Address(sender) if !sender.routes_on() => Some(sender),
+        ReversePath::Address(_) | ReversePath::Null => None,
+    }
+}
+
+/// The report about those of the notices that the sender wants to hear of, ready to be sent. `None` where there are none, and
+/// where there is nobody [to be told](to_be_told).
 ///
 /// It holds the header of the original and never its body, although `RET=FULL` asks for that (RFC 3461 4.3): it stays small,
 /// and what was meant for a buyer is not sent about once more.
@@ -104,10 +112,7 @@ pub fn report(
     notices: &[Notice<'_>],
     by: &Reporter<'_>,
 ) -> Option<Mail> {
-    let ReversePath::Address(sender) = &original.envelope.sender else { return None };
-    if sender.routes_on() {
-        return None;
-    }
+    let sender = to_be_told(&original.envelope.sender)?;
     let wished: Vec<_> = notices.iter().filter(|notice| occasion.is_wished(notice.recipient.wish.notify)).collect();
     if wished.is_empty() {
         return None;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dsn;
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
 use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
@@ -189,8 +190,11 @@ impl Relay {
             record.note(outcomes.iter().cloned());
             self.report_relayed(&mail, &record, &relayed).await;
         }
+        let is_refused = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
         match answer(id, &outcomes) {
             Answer::Say(reply) => reply,
+            // Nobody gets a report, so the tool hears who did not get its mail.
+            Answer::Report { or_else, .. } if is_refused && dsn::to_be_told(&mail.envelope.sender).is_none() => or_else,
             Answer::Report { then, or_else } => {
                 let mut record = Record::of(&mail, arrived);
                 record.note(outcomes);

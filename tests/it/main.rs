@@ -22,6 +22,7 @@ mod process;
 mod reload;
 mod review_lines;
 mod review_slow;
+mod review_untold;
 mod rig;
 mod spool_cli;
 mod tls;
