@@ -12,7 +12,7 @@ mod requests;
 mod schedule;
 
 pub use record::{Record, Unreadable};
-pub use requests::{Request, Wanted};
+pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
 
 use std::fs::File;

@@ -23,6 +23,7 @@ mod reload;
 mod review_lines;
 mod review_slow;
 mod review_untold;
+mod review_wishes;
 mod rig;
 mod spool_cli;
 mod tls;
