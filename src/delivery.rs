@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use crate::relay::Relay;
-use crate::spool::{Backlog, Next, Request, Wanted};
+use crate::spool::{Backlog, Forgotten, Next, Request, Wanted};
 
 /// How often it is looked for wishes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -66,13 +66,14 @@ fn look(relay: &Relay) {
                 tracing::info!(count, "held mail is tried now, for somebody asked for it");
                 Ok(true)
             }
-            (Wanted::Drop, Some(id)) => {
-                let forgotten = relay.spool.forget(id);
-                if let Ok(true) = forgotten {
-                    tracing::warn!(%id, "held mail was dropped, for somebody asked for it");
+            (Wanted::Drop, Some(id)) => relay.spool.forget(id).map(|forgotten| {
+                match forgotten {
+                    Forgotten::Now => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
+                    Forgotten::Before => tracing::warn!(%id, "somebody asked to drop mail that is held no more"),
+                    Forgotten::NotYet => {}
                 }
-                forgotten
-            }
+                forgotten != Forgotten::NotYet
+            }),
             (Wanted::Drop, None) => Ok(true),
         };
         // What is under way now is dropped when it comes back.

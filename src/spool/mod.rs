@@ -74,6 +74,17 @@ struct Room {
     told: bool,
 }
 
+/// What came of the wish to forget a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is held no more.
+    Now,
+    /// It was not held: it has arrived, or was given up, before the wish was heard.
+    Before,
+    /// An attempt is under way.
+    NotYet,
+}
+
 /// What was found in the folder when it was opened.
 #[derive(Debug)]
 pub struct Backlog(Vec<Id>);
@@ -455,21 +466,22 @@ impl Spool {
         count
     }
 
-    /// Forgets a message, unless an attempt is under way: then false. Blocks.
-    pub fn forget(self: &Arc<Self>, id: Id) -> io::Result<bool> {
+    /// Forgets a message, unless an attempt is under way. Blocks.
+    pub fn forget(self: &Arc<Self>, id: Id) -> io::Result<Forgotten> {
         let turn = {
             let mut schedule = self.locked();
             if schedule.is_out(id) {
-                return Ok(false);
+                return Ok(Forgotten::NotYet);
             }
             if let Some(age) = schedule.age(id) {
                 schedule.start_elsewhere(id, age);
             }
             self.turn(id)
         };
+        let was_there = [false, true].iter().any(|in_flight| self.folder.path().join(record_name(id, *in_flight)).exists());
         self.erase(id)?;
         turn.end(|schedule| schedule.remove(id));
-        Ok(true)
+        Ok(if was_there { Forgotten::Now } else { Forgotten::Before })
     }
 
     /// A wish was heard. Blocks.

@@ -2,12 +2,29 @@
 
 use std::os::unix::fs::chown;
 
-use crate::held::SHOP;
-use crate::host::{Host, MODERN, Script};
+use optout_relay::spool::Forgotten;
+
+use crate::held::{SHOP, id};
+use crate::host::Act::WhenTold;
+use crate::host::{Host, MODERN, Script, Stage};
 use crate::process::{Shop, told};
-use crate::rig::Client;
+use crate::rig::{Client, Plan, Relay};
 
 const WIRE: &str = "Subject: x\r\n\r\nx";
+
+#[tokio::test]
+async fn what_arrived_before_the_wish_was_heard_was_not_dropped() {
+    let host = Host::start(Script::new(MODERN).at(Stage::Dot, [WhenTold(b"250 2.0.0 taken")])).await;
+    let relay = Relay::start(Plan { config: "[delivery]\npatience = \"50ms\"\n", list: "", upstream: &host.url() }).await;
+    let answer = relay.client().await.mail(SHOP, &["a@x.example"], WIRE).await;
+    let held = relay.held()[0].envelope.id;
+    assert_eq!(id(&answer), held.to_string());
+    assert_eq!(relay.line.spool.forget(held).unwrap(), Forgotten::NotYet);
+    host.speak();
+    relay.is_drained().await;
+    assert_eq!(relay.line.spool.forget(held).unwrap(), Forgotten::Before);
+    assert!(relay.stop().await);
+}
 
 /// Only root can be somebody else.
 #[tokio::test]
