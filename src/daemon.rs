@@ -26,7 +26,7 @@ use crate::optout::{self, Lists};
 use crate::place::Fault;
 use crate::relay::Relay;
 use crate::smtp::{self, Door};
-use crate::spool::{self, Backlog, Rhythm, Spool};
+use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
 
 /// How often kept connections are looked at.
@@ -216,15 +216,7 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
 }
 
 async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError> {
-    let (path, delivery) = (config.spool(), &config.file.delivery);
-    let rhythm = Rhythm {
-        first: delivery.retry_first,
-        max: delivery.retry_max,
-        give_up: delivery.give_up_after,
-        tell_delay: delivery.report_delay_after,
-        at_once: config.file.upstream.max_connections,
-    };
-    let min_free = delivery.min_free.0;
+    let (path, rhythm, min_free) = (config.spool(), config.rhythm(), config.file.delivery.min_free.0);
     let opened = tokio::task::spawn_blocking(move || Spool::open(&path, rhythm, min_free)).await;
     let failed = || spool::OpenError::Folder(config.spool(), io::Error::other("the reader failed"));
     opened.unwrap_or_else(|_| Err(failed())).map_err(StartError::Spool)

@@ -159,7 +159,10 @@ impl Relay {
                 self.attempts.spawn(self.clone().send(held));
                 Reply::held(id)
             }
-            Ok(None) => Reply::held(id),
+            Ok(None) => {
+                words::log_held(&mail);
+                Reply::held(id)
+            }
             Err(error) => words::not_held(&mail, &error),
         }
     }

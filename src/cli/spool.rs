@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
-use crate::mail::{Id, Outcome};
-use crate::spool::{self, CORRUPT, OpenError, Record, Request, Rhythm, Spool, Wanted};
+use crate::mail::{Id, Outcome, Stage};
+use crate::spool::{self, CORRUPT, OpenError, Record, Request, Spool, Wanted};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -111,19 +111,21 @@ fn nothing(which: Option<Id>) -> Exit {
 fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> std::io::Result<()> {
     let since = |moment: Timestamp| Duration::try_from(now.duration_since(moment)).unwrap_or_default();
     let until = Duration::try_from(record.next.duration_since(now)).unwrap_or_default();
-    let next = match (record.in_flight, until.as_secs()) {
-        (true, _) => "is tried now".to_owned(),
-        (_, 0) => "due now".to_owned(),
-        _ => format!("next in {}", rounded(until)),
+    let away = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if status.stage == Stage::Connect);
+    let next = match until.as_secs() {
+        _ if record.in_flight => "is tried now".to_owned(),
+        0 if record.outcomes.iter().flatten().any(away) => "until the mail host is back".to_owned(),
+        0 => "is due now".to_owned(),
+        _ => format!("is tried again in {}", rounded(until)),
     };
     let sender = if record.is_report() { "<> (a report)" } else { record.envelope.sender.as_str() };
-    let attempts = record.attempts;
-    writeln!(
-        out,
-        "{}  from {sender}, waits {}, {attempts} attempts, {next}",
-        record.envelope.id,
-        rounded(since(record.arrived))
-    )?;
+    let times = match record.attempts {
+        0 => String::new(),
+        1 => ", was tried once".to_owned(),
+        more => format!(", was tried {more} times"),
+    };
+    let waits = rounded(since(record.arrived));
+    writeln!(out, "{}  from {sender}, waits for {waits}{times}, {next}", record.envelope.id)?;
     if fully {
         let client = &record.envelope.client;
         writeln!(out, "  arrived  {} from {} ({})", record.arrived, client.ip, client.helo)?;
@@ -177,10 +179,7 @@ fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
 /// Has it done by the relay that runs, or does it where none does.
 fn wish(config: &Config, request: Request) -> Result<(), Failure> {
     let folder = config.spool();
-    // Nothing is tried here, so nothing waits either.
-    let none = Duration::ZERO;
-    let rhythm = Rhythm { first: none, max: none, give_up: none, tell_delay: none, at_once: 1 };
-    match Spool::open(&folder, rhythm, 0) {
+    match Spool::open(&folder, config.rhythm(), 0) {
         Ok((spool, _)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;

@@ -13,6 +13,7 @@ use crate::optout::Policy;
 use crate::place::Fault;
 use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
+use crate::spool::Rhythm;
 use file::{File, Headers, Password};
 use overlay::{Overlaid, overlay};
 
@@ -182,6 +183,18 @@ impl Config {
     /// Where held mail is kept.
     pub fn spool(&self) -> PathBuf {
         self.file.state_dir.join("spool")
+    }
+
+    /// When held mail is tried again.
+    pub fn rhythm(&self) -> Rhythm {
+        let delivery = &self.file.delivery;
+        Rhythm {
+            first: delivery.retry_first,
+            max: delivery.retry_max,
+            give_up: delivery.give_up_after,
+            tell_delay: delivery.report_delay_after,
+            at_once: self.file.upstream.max_connections,
+        }
     }
 
     /// To, Cc and Bcc are judged too.

@@ -11,7 +11,7 @@ use super::{Envelope, Heading, Message};
 pub struct Mail {
     /// Who sends it to whom.
     pub envelope: Envelope,
-    /// Our own `Received:` field; empty where it stands in the message already.
+    /// Our own `Received:` field.
     pub trace: Bytes,
     /// As it came.
     pub message: Message,
@@ -20,7 +20,7 @@ pub struct Mail {
 }
 
 impl Mail {
-    /// `trace` is a whole field with its CRLF, or nothing.
+    /// `trace` is a whole field with its CRLF, or nothing for mail of our own.
     pub fn new(envelope: Envelope, trace: Bytes, message: Message) -> Self {
         Self { envelope, trace, message, heading: OnceLock::new() }
     }

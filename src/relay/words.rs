@@ -36,6 +36,12 @@ pub fn log_suppression(event: &Event) {
     }
 }
 
+/// Nobody has tried yet.
+pub fn log_held(mail: &Mail) {
+    let (id, recipients) = (mail.envelope.id, mail.envelope.recipients.len());
+    tracing::info!(%id, recipients, status = "held", "on disk, and sent when its turn comes");
+}
+
 /// The tool keeps its message; what it hears.
 pub fn not_held(mail: &Mail, NotHeld(error): &NotHeld) -> Reply {
     disk_refuses(mail.envelope.id, "a message cannot be held, so the tool keeps it", error);

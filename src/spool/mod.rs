@@ -299,12 +299,13 @@ impl Spool {
 
     fn read(&self, id: Id) -> Result<(Mail, Record), Unusable> {
         let record = self.read_record(id)?;
-        let bytes = self.folder.read(&message_name(id), record.size)?;
-        if bytes.len() as u64 != record.size {
+        let mut bytes = Bytes::from(self.folder.read(&message_name(id), record.size)?);
+        if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);
         }
-        let message = Message::from_wire(Bytes::from(bytes)).ok_or(Unusable::NoMessage)?;
-        Ok((Mail::new(record.envelope.clone(), Bytes::new(), message), record))
+        let trace = Message::from_wire(bytes.split_to(record.trace as usize)).ok_or(Unusable::NoMessage)?;
+        let message = Message::from_wire(bytes).ok_or(Unusable::NoMessage)?;
+        Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
     }
 
     /// What cannot be read does not hold up the rest.
@@ -378,7 +379,7 @@ impl Spool {
         let mut schedule = self.locked();
         let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
             // Nobody was left to send it to, so others may ask.
-            None => (false, schedule.host_was_not_asked()),
+            None => (false, schedule.stop_asking(None)),
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");

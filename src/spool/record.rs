@@ -38,6 +38,8 @@ pub struct Record {
     pub delay_told: bool,
     /// Bytes of the message's file.
     pub size: u64,
+    /// So many of them are our own trace field, in front.
+    pub trace: u64,
 }
 
 /// Why a record cannot be used.
@@ -59,6 +61,7 @@ impl Record {
             in_flight: false,
             delay_told: false,
             size: mail.len() as u64,
+            trace: mail.trace.len() as u64,
         }
     }
 
@@ -113,6 +116,7 @@ impl Record {
             id: id.to_string(),
             arrived: self.arrived,
             size: self.size,
+            trace: self.trace,
             sender: sender.to_string(),
             recipients: recipients.iter().zip(&self.outcomes).map(|(who, outcome)| written_recipient(who, outcome)).collect(),
             attempts: self.attempts,
@@ -178,6 +182,7 @@ impl Record {
             in_flight: written.in_flight,
             delay_told: written.delay_told,
             size: written.size,
+            trace: written.trace,
         })
     }
 }
@@ -203,6 +208,7 @@ struct Written {
     id: String,
     arrived: Timestamp,
     size: u64,
+    trace: u64,
     sender: String,
     recipients: Vec<WrittenRecipient>,
     attempts: u32,

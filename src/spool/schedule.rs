@@ -148,12 +148,20 @@ struct Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     Up,
-    /// Out of reach: not asked before `probe_at`; `asked` until then somebody is at it.
+    /// Out of reach, and not asked before `probe_at`.
     Away {
         failures: u32,
         probe_at: Instant,
-        asked: Option<Instant>,
+        asked: Option<Asked>,
     },
+}
+
+/// Somebody is asking after the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    until: Instant,
+    /// One of ours; else a tool's mail that is not held.
+    by: Option<Id>,
 }
 
 impl Schedule {
@@ -211,6 +219,7 @@ impl Schedule {
 
     /// A message is no longer held.
     pub fn remove(&mut self, id: Id) {
+        self.stop_asking(Some(id));
         let Some(held) = self.held.remove(&id) else { return };
         match held.at {
             Place::Waits { due, notice } => {
@@ -243,13 +252,14 @@ impl Schedule {
                 }
             }
             Host::Away { failures, probe_at, asked } => {
-                let free = asked.is_none_or(|until| until <= now);
+                let free = asked.is_none_or(|asked| asked.until <= now);
                 if free
                     && probe_at <= now
                     && let Some((id, fresh)) = self.first_due(now)
                 {
-                    self.host = Host::Away { failures, probe_at, asked: Some(now + PROBE_LASTS) };
                     self.take(id, fresh);
+                    let asked = Some(Asked { until: now + PROBE_LASTS, by: Some(id) });
+                    self.host = Host::Away { failures, probe_at, asked };
                     return Next::Attempt(id);
                 }
                 if let Some(&(at, id)) = self.notices.first()
@@ -286,7 +296,7 @@ impl Schedule {
             // What is due now waits for a place, and is woken by whoever leaves one.
             Host::Up => due.into_iter().flatten().filter(later).min(),
             Host::Away { probe_at, asked, .. } => {
-                let probe = asked.map_or(probe_at, |until| until.max(probe_at));
+                let probe = asked.map_or(probe_at, |asked| asked.until.max(probe_at));
                 let probe = due.into_iter().flatten().min().map(|due| due.max(probe));
                 [probe, first(&self.notices)].into_iter().flatten().filter(later).min()
             }
@@ -303,12 +313,21 @@ impl Schedule {
         match self.host {
             Host::Up => true,
             Host::Away { failures, probe_at, asked } => {
-                let tries = probe_at <= now && asked.is_none_or(|until| until <= now);
+                let tries = probe_at <= now && asked.is_none_or(|asked| asked.until <= now);
                 if tries {
-                    self.host = Host::Away { failures, probe_at, asked: Some(now + PROBE_LASTS) };
+                    let asked = Some(Asked { until: now + PROBE_LASTS, by: None });
+                    self.host = Host::Away { failures, probe_at, asked };
                 }
                 tries
             }
+        }
+    }
+
+    /// Whoever was to ask after the host has not done so. True where somebody else may now.
+    pub fn stop_asking(&mut self, who: Option<Id>) -> bool {
+        match &mut self.host {
+            Host::Away { asked, .. } => asked.take_if(|asked| asked.by == who).is_some(),
+            Host::Up => false,
         }
     }
 
@@ -327,14 +346,6 @@ impl Schedule {
                 self.host = Host::Away { failures: 1, probe_at: now + self.rhythm.probe_wait(1), asked: None };
                 true
             }
-        }
-    }
-
-    /// Whoever was to ask after the host had nothing to send to it. True where another may ask now.
-    pub fn host_was_not_asked(&mut self) -> bool {
-        match &mut self.host {
-            Host::Away { asked, .. } => asked.take().is_some(),
-            Host::Up => false,
         }
     }
 
@@ -472,8 +483,20 @@ mod tests {
         assert_eq!(started(&mut schedule, later), []);
         assert_eq!(schedule.next(later), Next::Wait(Some(later + PROBE_LASTS)));
         assert_eq!(started(&mut schedule, later + PROBE_LASTS).len(), 1);
-        assert!(schedule.host_was_not_asked() && !schedule.host_was_not_asked());
-        assert_eq!(started(&mut schedule, later + PROBE_LASTS).len(), 1);
+    }
+
+    #[test]
+    fn who_asks_and_learns_nothing_leaves_it_to_the_next() {
+        let now = Instant::now();
+        let mut schedule = queue(2, now);
+        schedule.host_is_away(now);
+        let later = now + 5 * SECOND;
+        let first = started(&mut schedule, later);
+        schedule.remove(first[0]);
+        assert!(schedule.may_try(later));
+        assert_eq!(started(&mut schedule, later), []);
+        assert!(schedule.stop_asking(None) && !schedule.stop_asking(None));
+        assert_eq!(started(&mut schedule, later).len(), 1);
     }
 
     #[test]
