@@ -66,7 +66,7 @@ impl Relay {
         let away = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if matches!(status.stage, Stage::Connect | Stage::Local));
         // While the host is away all wait for it, and none for a time of its own.
         let host_is_away = outcomes.iter().any(|(_, outcome)| away(outcome));
-        record.attempts += u32::from(!host_is_away);
+        record.attempts = record.attempts.saturating_add(u32::from(!host_is_away));
         record.note(outcomes);
         if host_is_away { Duration::ZERO } else { self.spool.wait_after(record.attempts) }
     }
