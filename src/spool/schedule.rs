@@ -210,8 +210,16 @@ impl Schedule {
 
     /// A message begins to wait: a new one, or one that comes back.
     pub fn wait(&mut self, id: Id, age: Age, due: Due) {
+        self.wait_until(id, age, due, self.rhythm.notice(age, due.delay_told));
+    }
+
+    /// A message with which nothing could be done, not even to tell of it, is left alone until this moment.
+    pub fn rest(&mut self, id: Id, age: Age, at: Instant) {
+        self.wait_until(id, age, Due { at, fresh: false, delay_told: false }, at);
+    }
+
+    fn wait_until(&mut self, id: Id, age: Age, due: Due, notice: Instant) {
         self.remove(id);
-        let notice = self.rhythm.notice(age, due.delay_told);
         self.lane(due.fresh).due.insert((due.at, id));
         self.notices.insert((notice, id));
         self.held.insert(id, Held { age, at: Place::Waits { due, notice } });
