@@ -4,6 +4,7 @@
 mod bytes;
 mod cli;
 mod config;
+mod damaged;
 mod descriptors;
 mod dialogue;
 mod dsn;
