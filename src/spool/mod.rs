@@ -302,8 +302,9 @@ impl Spool {
         if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);
         }
-        let trace = Message::from_wire(bytes.split_to(record.trace as usize)).ok_or(Unusable::NoMessage)?;
-        let message = Message::from_wire(bytes).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage)?;
+        let sound = |wire| Message::from_wire(wire).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage);
+        let trace = sound(bytes.split_to(record.trace as usize))?;
+        let message = sound(bytes)?;
         Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
     }
 

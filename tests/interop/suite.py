@@ -49,6 +49,7 @@ class Relay:
         )
         self.talk = folder / "talk"
         self.suppressed = folder / "var" / "log" / "suppressed.jsonl"
+        self.spool = folder / "var" / "spool"
         self.process = subprocess.Popen(
             [binary, "serve", "--config", folder / "relay.toml"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.talk.open("wb"),
@@ -182,13 +183,15 @@ def nothing_in_the_clear(relay, host):
 
 
 def put_off(relay, host, client):
-    """The host cannot be trusted or does not trust us: the tool keeps its mail, and nothing can be read."""
-    demand(not send(relay, client, CASES[0]), f"{client.name} says sent")
-    demand("451" in client.said, f"{client.name} heard {client.said}")
+    """The host cannot be trusted or does not trust us: the mail is held, its bytes on disk, and nothing can be read."""
+    demand(send(relay, client, CASES[0]), f"{client.name} heard {client.said}")
+    held = [path.read_bytes() for path in relay.spool.glob("*.msg")]
+    came = relay.before.transactions(sender_of(relay, client, CASES[0]))
+    demand([without_trace(mail) for mail in held] == [mail.body for mail in came], f"{len(held)} messages are held")
     host.settle()
     demand(not host.arrived(sender_of(relay, client, CASES[0])), "something arrived")
     nothing_in_the_clear(relay, host)
-    return client.said[:60]
+    return f"held, {len(held[0])} bytes"
 
 
 def stops_cleanly(relay):
