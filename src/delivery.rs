@@ -68,15 +68,17 @@ fn look(relay: &Relay) {
             }
             (Wanted::Drop, Some(id)) => {
                 let forgotten = relay.spool.forget(id);
-                if let Ok(true) = forgotten {
-                    tracing::warn!(%id, "held mail was dropped, for somebody asked for it");
+                match &forgotten {
+                    Ok(true) => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%id, "held mail cannot be dropped: {error}"),
                 }
                 forgotten
             }
             (Wanted::Drop, None) => Ok(true),
         };
-        // What is under way now is dropped when it comes back.
-        if let Ok(true) = heard {
+        // What is under way now is dropped when it comes back. What failed is not tried for ever: whoever asked sees that.
+        if !matches!(heard, Ok(false)) {
             let _ = relay.spool.is_done(&request);
         }
     }

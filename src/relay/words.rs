@@ -96,6 +96,9 @@ pub fn log_report(mail: &Mail, report: &Mail) {
 /// A report, or mail with the null sender, has failed: it ends here (RFC 5321 4.5.5).
 pub fn nobody_to_tell(mail: &Mail, failed: usize) {
     let id = mail.envelope.id;
+    if failed == 0 {
+        return;
+    }
     tracing::warn!(%id, "not delivered to {failed} recipients, and there is no sender to tell");
 }
 

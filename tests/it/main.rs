@@ -4,6 +4,7 @@
 mod bytes;
 mod cli;
 mod config;
+mod damaged;
 mod descriptors;
 mod dialogue;
 mod dsn;
@@ -19,7 +20,10 @@ mod line;
 mod lists;
 mod logs;
 mod process;
+mod queue;
+mod records;
 mod reload;
+mod reports;
 mod rig;
 mod spool_cli;
 mod tls;
