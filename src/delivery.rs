@@ -66,18 +66,20 @@ fn look(relay: &Relay) {
                 tracing::info!(count, "held mail is tried now, for somebody asked for it");
                 Ok(true)
             }
-            (Wanted::Drop, Some(id)) => relay.spool.forget(id).map(|forgotten| {
-                match forgotten {
-                    Forgotten::Now => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
-                    Forgotten::Before => tracing::warn!(%id, "somebody asked to drop mail that is held no more"),
-                    Forgotten::NotYet => {}
+            (Wanted::Drop, Some(id)) => {
+                let forgotten = relay.spool.forget(id);
+                match &forgotten {
+                    Ok(Forgotten::Now) => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
+                    Ok(Forgotten::Before) => tracing::warn!(%id, "somebody asked to drop mail that is held no more"),
+                    Ok(Forgotten::NotYet) => {}
+                    Err(error) => tracing::error!(%id, "held mail cannot be dropped: {error}"),
                 }
-                forgotten != Forgotten::NotYet
-            }),
+                forgotten.map(|forgotten| forgotten != Forgotten::NotYet)
+            }
             (Wanted::Drop, None) => Ok(true),
         };
-        // What is under way now is dropped when it comes back.
-        if let Ok(true) = heard {
+        // What is under way now is dropped when it comes back. What failed is not tried for ever: whoever asked sees that.
+        if !matches!(heard, Ok(false)) {
             let _ = relay.spool.is_done(&request);
         }
     }

@@ -149,10 +149,7 @@ impl Relay {
         self.spool.note_host(attempted.as_ref().map_or(&[], |attempt| &attempt.outcomes));
         match attempted {
             Ok(attempt) => self.settle_new(mail, arrived, attempt).await,
-            Err(reply) => {
-                self.spool.note_host(&[]);
-                reply
-            }
+            Err(reply) => reply,
         }
     }
 

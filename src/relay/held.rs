@@ -143,27 +143,27 @@ impl Relay {
         occasion: Occasion,
         concerns: impl Fn(usize, &Option<Outcome>) -> bool,
     ) -> Result<(), NotHeld> {
-        let unknown = Status::new(Stage::Connect, 451, "4.4.1 the mail host was not reached yet");
         let recipients = mail.envelope.recipients.iter().zip(&record.outcomes).enumerate();
-        let notices: Vec<_> = recipients
-            .filter(|(place, (recipient, outcome))| concerns(*place, outcome) && occasion.is_wished(recipient.wish.notify))
-            .map(|(_, (recipient, outcome))| Notice {
+        let concerned = recipients.filter(|(place, (_, outcome))| concerns(*place, outcome)).map(|(_, both)| both);
+        if dsn::to_be_told(&mail.envelope.sender).is_none() {
+            if occasion == Occasion::Failed {
+                words::nobody_to_tell(mail, concerned.count());
+            }
+            return Ok(());
+        }
+        let unknown = Status::new(Stage::Connect, 451, "4.4.1 the mail host was not reached yet");
+        let notices: Vec<_> = concerned
+            .filter(|(recipient, _)| occasion.is_wished(recipient.wish.notify))
+            .map(|(recipient, outcome)| Notice {
                 recipient,
                 status: outcome.as_ref().map_or(&unknown, Outcome::status),
                 at: outcome.as_ref().map(|_| record.written),
             })
             .collect();
-        if notices.is_empty() {
-            return Ok(());
-        }
         let (id, now) = (self.next_id(), Timestamp::now());
         let by = Reporter { hostname: &self.hostname, upstream: self.upstream.name(), id, now };
-        let Some(report) = dsn::report(mail, record.arrived, occasion, &notices, &by) else {
-            if occasion == Occasion::Failed {
-                words::nobody_to_tell(mail, notices.len());
-            }
-            return Ok(());
-        };
+        // None where nobody wants one.
+        let Some(report) = dsn::report(mail, record.arrived, occasion, &notices, &by) else { return Ok(()) };
         let record = Record::of(&report, now);
         let report = Arc::new(report);
         self.spool.hold(report.clone(), record).await?;

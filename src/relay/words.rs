@@ -101,7 +101,10 @@ pub fn log_report(mail: &Mail, report: &Mail) {
 /// A report, or mail with the null sender, has failed: it ends here (RFC 5321 4.5.5).
 pub fn nobody_to_tell(mail: &Mail, failed: usize) {
     let id = mail.envelope.id;
-    tracing::warn!(%id, "not delivered to {failed} recipients, and there is no sender who may be told");
+    if failed == 0 {
+        return;
+    }
+    tracing::warn!(%id, "not delivered to {failed} recipients, and there is no sender to tell");
 }
 
 fn address(mail: &Mail, place: usize) -> String {

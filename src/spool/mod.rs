@@ -163,7 +163,7 @@ impl Spool {
         for entry in std::fs::read_dir(self.folder.path())? {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
-            if name.ends_with(TEMPORARY) {
+            if is_temporary(name) {
                 self.folder.remove_if_there(name)?;
             } else if let Some(id) = record_id(name) {
                 records.push(id);
@@ -199,8 +199,7 @@ impl Spool {
                 Err(Unusable::Disk(error)) if passes(&error) => {
                     tracing::error!(%id, "read held mail: {error}; it is tried again later");
                     let now = Instant::now();
-                    let due = Due { at: now + self.rhythm.first, fresh: false, delay_told: true };
-                    self.locked().wait(id, Age { had: Duration::ZERO, at: now }, due);
+                    self.locked().rest(id, Age { had: Duration::ZERO, at: now }, now + self.rhythm.first);
                 }
                 Err(error) => self.set_aside(id, &error),
             }
@@ -336,15 +335,16 @@ impl Spool {
         if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);
         }
-        let trace = Message::from_wire(bytes.split_to(record.trace as usize)).ok_or(Unusable::NoMessage)?;
-        let message = Message::from_wire(bytes).ok_or(Unusable::NoMessage)?;
+        let sound = |wire| Message::from_wire(wire).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage);
+        let trace = sound(bytes.split_to(record.trace as usize))?;
+        let message = sound(bytes)?;
         Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
     }
 
     /// What cannot be read does not hold up the rest.
     fn set_aside(&self, id: Id, error: &Unusable) {
         let place = self.folder.path().join(CORRUPT);
-        tracing::error!(%id, "held mail is set aside in {}: {error}\nhint: its record says for whom it was", place.display());
+        tracing::error!(%id, "held mail {id} is set aside in {}: {error}\nhint: its record says for whom it was", place.display());
         // The record goes last: a message without one is swept away at the next start.
         for name in [message_name(id), record_name(id, false), record_name(id, true)] {
             match self.folder.move_into(CORRUPT, &name) {
@@ -422,10 +422,7 @@ impl Spool {
         let mut schedule = self.locked();
         let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
             // Nobody was left to send it to, so others may ask.
-            None => {
-                schedule.stop_asking(None);
-                (false, true)
-            }
+            None => (false, schedule.stop_asking(None)),
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");
@@ -558,6 +555,17 @@ fn either_name<T>(id: Id, read: impl Fn(&str) -> io::Result<T>) -> io::Result<(T
     last
 }
 
+/// The host would take the rest for commands. No such message comes in; disks and people can make one.
+fn ends_early(message: &Message) -> bool {
+    let wire = message.wire();
+    wire.starts_with(b".\r\n") || memchr::memmem::find(wire, b"\r\n.\r\n").is_some()
+}
+
+/// A record that was never finished; other programs' files stay.
+fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY).and_then(record_id).is_some()
+}
+
 /// Why a held message cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
@@ -569,7 +577,7 @@ enum Unusable {
     NotItsOwn,
     #[error("its message was cut")]
     Cut,
-    #[error("its message is none: a line does not end in CR LF")]
+    #[error("its message is none: a line does not end in CR LF, or is a lone dot")]
     NoMessage,
 }
 
@@ -726,8 +734,7 @@ impl Drop for Turn {
         let now = Instant::now();
         let mut schedule = self.spool.locked();
         if let Some(age) = schedule.age(self.id) {
-            let due = Due { at: now + self.spool.rhythm.first, fresh: false, delay_told: false };
-            schedule.wait(self.id, age, due);
+            schedule.rest(self.id, age, now + self.spool.rhythm.first);
         }
         drop(schedule);
         self.spool.changed.notify_one();

@@ -217,9 +217,16 @@ impl Schedule {
 
     /// A message begins to wait: a new one, or one that comes back.
     pub fn wait(&mut self, id: Id, age: Age, due: Due) {
+        self.wait_until(id, age, due, self.rhythm.notice(age, due.delay_told));
+    }
+
+    /// A message with which nothing could be done, not even to tell of it, is left alone until this moment.
+    pub fn rest(&mut self, id: Id, age: Age, at: Instant) {
+        self.wait_until(id, age, Due { at, fresh: false, delay_told: false }, at);
+    }
+
+    fn wait_until(&mut self, id: Id, age: Age, due: Due, notice: Instant) {
         self.remove(id);
-        // Not before it is due: what could not be read just now cannot be told of either.
-        let notice = self.rhythm.notice(age, due.delay_told).max(due.at);
         self.lane(due.fresh).due.insert((due.at, id));
         self.notices.insert((notice, id));
         self.held.insert(id, Held { age, at: Place::Waits { due, notice } });
@@ -331,12 +338,11 @@ impl Schedule {
         }
     }
 
-    /// Whoever was to ask after the host has not done so: somebody else may.
-    pub fn stop_asking(&mut self, who: Option<Id>) {
-        if let Host::Away { asked, .. } = &mut self.host
-            && asked.is_some_and(|asked| asked.by == who)
-        {
-            *asked = None;
+    /// Whoever was to ask after the host has not done so. True where somebody else may now.
+    pub fn stop_asking(&mut self, who: Option<Id>) -> bool {
+        match &mut self.host {
+            Host::Away { asked, .. } => asked.take_if(|asked| asked.by == who).is_some(),
+            Host::Up => false,
         }
     }
 
@@ -504,7 +510,7 @@ mod tests {
         schedule.remove(first[0]);
         assert!(schedule.may_try(later));
         assert_eq!(started(&mut schedule, later), []);
-        schedule.stop_asking(None);
+        assert!(schedule.stop_asking(None) && !schedule.stop_asking(None));
         assert_eq!(started(&mut schedule, later).len(), 1);
     }
 
@@ -548,7 +554,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(RHYTHM);
         schedule.host_is_away(now);
-        schedule.wait(id(0), Age { had: 5 * 60 * MINUTE, at: now }, due(now + 5 * MINUTE));
+        schedule.rest(id(0), Age { had: 5 * 60 * MINUTE, at: now }, now + 5 * MINUTE);
         assert_eq!(schedule.next(now), Next::Wait(Some(now + 5 * MINUTE)));
     }
 

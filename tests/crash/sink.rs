@@ -325,7 +325,11 @@ impl Session<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             None => {}
-            fault => self.act(fault, "")?,
+            // It speaks out of turn and takes the message all the same: a relay cannot know that.
+            fault => {
+                self.shared.cuts.fetch_add(1, Ordering::SeqCst);
+                self.act(fault, "")?;
+            }
         }
         let mut wire = Vec::new();
         loop {

@@ -68,6 +68,8 @@ pub struct Script {
     pub offer: &'static [&'static str],
     pub tls: Tls,
     acts: HashMap<Stage, VecDeque<Act>>,
+    /// What it says to each command that holds a word, where it has no act left.
+    words: Vec<(&'static str, &'static str)>,
 }
 
 pub const MODERN: &[&str] = &["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 10000000"];
@@ -127,11 +129,20 @@ struct State {
 
 impl Script {
     pub fn new(offer: &'static [&'static str]) -> Self {
-        Self { offer, tls: Tls::Never, acts: HashMap::new() }
+        Self { offer, tls: Tls::Never, acts: HashMap::new(), words: Vec::new() }
     }
 
     pub fn at(mut self, stage: Stage, acts: impl IntoIterator<Item = Act>) -> Self {
         self.acts.entry(stage).or_default().extend(acts);
+        self
+    }
+
+    fn always_says(&self, line: &str) -> Option<&'static str> {
+        self.words.iter().find(|(word, _)| line.contains(word)).map(|(_, reply)| *reply)
+    }
+
+    pub fn always(mut self, word: &'static str, reply: &'static str) -> Self {
+        self.words.push((word, reply));
         self
     }
 
@@ -259,6 +270,7 @@ impl Session {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             self.state.lock().unwrap().seen.commands.push(line.clone());
             let (stage, content) = self.stage(&line);
+            let content = self.state.lock().unwrap().script.always_says(&line).map_or(content, str::to_owned);
             let Said::Code(code) = self.act(&mut stream, stage, &content).await else { return None };
             match (stage, code) {
                 (Stage::StartTls, b'2') => return Some(stream),

@@ -4,6 +4,7 @@
 mod bytes;
 mod cli;
 mod config;
+mod damaged;
 mod descriptors;
 mod dialogue;
 mod dsn;
@@ -19,7 +20,10 @@ mod line;
 mod lists;
 mod logs;
 mod process;
+mod queue;
+mod records;
 mod reload;
+mod reports;
 mod review_lines;
 mod review_slow;
 mod review_untold;

@@ -36,12 +36,12 @@ fn nothing() -> (i32, String, String) {
 fn timeless(text: &str, id: &str) -> String {
     let text = text.replace(id, "ID");
     let cut = |line: &str| {
-        let line = match line.split_once(", waits ") {
-            Some((start, rest)) => format!("{start}, waits …{}", &rest[rest.find(',').unwrap()..]),
+        let line = match line.split_once(", waits for ") {
+            Some((start, rest)) => format!("{start}, waits for …{}", &rest[rest.find(',').unwrap()..]),
             None => line.to_owned(),
         };
-        match line.split_once("tried again in ") {
-            Some((start, _)) => format!("{start}tried again in …"),
+        match line.split_once(" again in ") {
+            Some((start, _)) => format!("{start} again in …"),
             None if line.starts_with("  arrived  ") => format!("  arrived  …{}", &line[line.find(" from ").unwrap()..]),
             None => line,
         }
@@ -57,7 +57,7 @@ async fn show_tells_for_whom_why_and_when() {
     assert_eq!(spool(&shop, &["show"]).await, nothing());
     let mut relay = shop.serve_to(&host.url());
     let id = hand_in(&relay, &["a@x.example", "b@x.example", "c@x.example", "out@x.example"]).await;
-    let head = "ID  from shop@example.com, waits …, was tried once, is tried again in …\n";
+    let head = "ID  from shop@example.com, waits for …, was tried once, is tried again in …\n";
     let recipients = "  delivered  a@x.example: 250 2.0.0 taken\n  refused    b@x.example: 550 5.1.1 no such user\n  \
                       waiting    c@x.example: 451 4.2.1 later\n  \
                       suppressed out@x.example: 550 5.7.1 recipient has opted out of your mail\n";
@@ -118,7 +118,7 @@ async fn drop_forgets_one_and_no_other() {
     let shop = Shop::new(CONFIG, "");
     for running in [true, false] {
         let mut relay = shop.serve_to(&host.url());
-        let (gone, stays) = (hand_in(&relay, &["a@x.example"]).await, hand_in(&relay, &["b@x.example"]).await);
+        let (stays, gone) = (hand_in(&relay, &["b@x.example"]).await, hand_in(&relay, &["a@x.example"]).await);
         if !running {
             relay.stop();
         }
@@ -131,7 +131,9 @@ async fn drop_forgets_one_and_no_other() {
             assert_eq!(spool(&shop, &[command, &gone]).await, (1, String::new(), not_held.clone()), "{command}");
         }
         let (_, out, talk) = spool(&shop, &["show"]).await;
-        assert!(out.starts_with(&stays) && talk == "1 held\n", "{out}{talk}");
+        let expected =
+            "ID  from shop@example.com, waits for …, until the mail host is back\n  waiting    b@x.example: 451 4.4.1 ";
+        assert!(timeless(&out, &stays).starts_with(expected) && talk == "1 held\n", "{out}{talk}");
         assert!(!shop.path(&format!("var/spool/{gone}.msg")).exists());
         if running {
             relay.says(&format!(" WARN held mail was dropped, for somebody asked for it id={gone}"));
@@ -140,6 +142,23 @@ async fn drop_forgets_one_and_no_other() {
         assert_eq!(spool(&shop, &["drop", &stays, "--yes"]).await.0, 0);
         assert_eq!(spool(&shop, &["show"]).await, nothing());
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_dropped_is_said_once() {
+    let shop = Shop::new(CONFIG, "");
+    let mut relay = shop.serve_to(&Host::away(Script::new(MODERN)).url());
+    let id = hand_in(&relay, &["a@x.example"]).await;
+    let record = shop.path(&format!("var/spool/{id}.json"));
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let (code, out, talk) = spool(&shop, &["drop", &id, "--yes"]).await;
+    assert!(talk.ends_with(&format!("{id} is still held\nhint: the relay's log tells why\n")), "{talk}");
+    assert_eq!((code, out.as_str()), (74, ""));
+    relay.says("ERROR held mail cannot be dropped: ");
+    assert_eq!(std::fs::read_dir(shop.path("var/spool/requests")).unwrap().count(), 0);
+    relay.stop();
+    assert_eq!(relay.count("cannot be dropped"), 1);
 }
 
 #[test]
