@@ -35,16 +35,21 @@ impl Folder {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // A folder that its own folder has not on disk is gone with all that is in it. Some above belong to others.
-        for above in std::path::absolute(path)?.ancestors().skip(1) {
-            let _ = File::open(above).and_then(|above| above.sync_all());
-        }
         let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits() as i32;
         let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         if handle.metadata()?.permissions().mode() & 0o077 != 0 {
             handle.set_permissions(Permissions::from_mode(0o700))?;
         }
         Ok(Self { path: path.to_owned(), handle, syncs: Mutex::default(), synced: Condvar::new() })
+    }
+
+    /// Has the folders above on disk: one that its own folder does not know is gone with all that is in it. Some of them
+    /// belong to others, and are there anyway.
+    pub fn sync_above(&self) -> io::Result<()> {
+        for above in std::path::absolute(&self.path)?.ancestors().skip(1) {
+            let _ = File::open(above).and_then(|above| above.sync_all());
+        }
+        Ok(())
     }
 
     /// Where it is.

@@ -140,6 +140,7 @@ impl Spool {
     pub fn open(path: &Path, rhythm: Rhythm, min_free: u64) -> Result<(Arc<Self>, Backlog), OpenError> {
         let wrong = |error| OpenError::Folder(path.to_owned(), error);
         let folder = Folder::open(path).map_err(wrong)?;
+        folder.sync_above().map_err(wrong)?;
         let lock = requests::lock(path).map_err(wrong)?.ok_or_else(|| OpenError::InUse(path.to_owned()))?;
         requests::open(path).map_err(wrong)?;
         let spool = Self {
