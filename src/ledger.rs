@@ -15,6 +15,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::disk::sync_above;
+
 /// One line of the suppression log. The names are public: people script against them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
@@ -202,10 +204,7 @@ impl Writer {
                 std::fs::create_dir_all(&self.folder)?;
                 let open = Open::at(&self.path())?;
                 File::open(&self.folder)?.sync_all()?;
-                // A folder that its own folder has not on disk is gone with the log. Some above belong to others.
-                for above in std::path::absolute(&self.folder)?.ancestors().skip(1) {
-                    let _ = File::open(above).and_then(|above| above.sync_all());
-                }
+                sync_above(&self.folder)?;
                 Ok(self.file.insert(open))
             }
         }

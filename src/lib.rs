@@ -30,6 +30,7 @@
 //! | 1 decider | [`smtp`] | `command` and its `parameters`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `mod` as meant |
+//! | 1b reader | [`disk`] | what spool and suppression log both ask of a disk |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
 //! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `descriptors`: sessions within the limit of open files |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |
@@ -63,6 +64,7 @@ pub mod delivery;
 pub mod smtp;
 
 pub mod config;
+pub mod disk;
 pub mod place;
 
 pub mod cli;

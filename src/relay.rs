@@ -209,8 +209,9 @@ impl Relay {
                 match self.spool.hold(mail.clone(), record.clone()).await {
                     Ok(()) => Reply::held(id),
                     Err(error) => {
-                        words::will_come_again(&record);
-                        words::not_held(&mail, &error)
+                        let reply = words::not_held(&mail, &error);
+                        // Whoever has it must not get it again, so the tool is not asked to send it again.
+                        partly_held(&record).unwrap_or(reply)
                     }
                 }
             }
@@ -268,7 +269,7 @@ impl Relay {
             }
             let Some(van) = van.take() else { continue };
             let reports_success = van.reports_success();
-            match van.send(&to(mail, &judged), &load).await {
+            match van.send(&to(mail, &judged), &load, &|| self.lists.is_current(&list)).await {
                 Sent::Done(sent) => {
                     let sent: Vec<_> = judged.places.iter().copied().zip(sent).collect();
                     words::log_outcomes(mail, &sent, self.upstream.name(), started);
@@ -276,6 +277,7 @@ impl Relay {
                     outcomes.extend(sent);
                     return Ok(Attempt { outcomes, relayed });
                 }
+                Sent::Recalled => {}
                 // The host had closed a kept connection before it took anything.
                 Sent::Stale => fresh = true,
             }
@@ -305,4 +307,11 @@ fn relayed(mail: &Mail, sent: &[(usize, Outcome)]) -> Vec<usize> {
     let wished = |place: usize| mail.envelope.recipients[place].wish.notify.of_success();
     let told = sent.iter().filter(|(place, outcome)| matches!(outcome, Outcome::Delivered(_)) && wished(*place));
     told.map(|(place, _)| *place).collect()
+}
+
+/// What the tool hears where some have the message and what the others wait for cannot be written.
+fn partly_held(record: &Record) -> Option<Reply> {
+    let has_it = record.outcomes.iter().flatten().filter(|outcome| matches!(outcome, Outcome::Delivered(_))).count();
+    let all = record.outcomes.len();
+    (has_it > 0).then(|| Reply::partly_held(all - has_it, all))
 }

@@ -134,6 +134,13 @@ impl Reply {
         clean(&self.text, 400)
     }
 
+    /// The host took it for some recipients, and the disk does not take it for the others.
+    pub fn partly_held(not_sent: usize, all: usize) -> Self {
+        let text =
+            format!("not sent to {not_sent} of {all} recipients, for the relay's disk does not take it; sent to the others");
+        spoken(554, Enhanced(5, 3, 0), text)
+    }
+
     /// 2xx or 3xx.
     pub fn is_positive(&self) -> bool {
         self.code < 400

@@ -43,15 +43,6 @@ impl Folder {
         Ok(Self { path: path.to_owned(), handle, syncs: Mutex::default(), synced: Condvar::new() })
     }
 
-    /// Has the folders above on disk: one that its own folder does not know is gone with all that is in it. Some of them
-    /// belong to others, and are there anyway.
-    pub fn sync_above(&self) -> io::Result<()> {
-        for above in std::path::absolute(&self.path)?.ancestors().skip(1) {
-            let _ = File::open(above).and_then(|above| above.sync_all());
-        }
-        Ok(())
-    }
-
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

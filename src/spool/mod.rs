@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 
+use crate::disk::sync_above;
 use crate::mail::{Id, Mail, Message, Outcome};
 use files::{Folder, TEMPORARY};
 
@@ -36,6 +37,9 @@ const MAX_RECORD: u64 = 64 << 20;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
+
+/// Downtime of so much is written down at the start, so that it counts at the next one as well.
+const REMEMBER: Duration = Duration::from_secs(6 * 3600);
 
 /// Files of the spool that are open at once: clients must not use up what the relay itself needs.
 const FILES: usize = 32;
@@ -140,7 +144,7 @@ impl Spool {
     pub fn open(path: &Path, rhythm: Rhythm, min_free: u64) -> Result<(Arc<Self>, Backlog), OpenError> {
         let wrong = |error| OpenError::Folder(path.to_owned(), error);
         let folder = Folder::open(path).map_err(wrong)?;
-        folder.sync_above().map_err(wrong)?;
+        sync_above(path).map_err(wrong)?;
         let lock = requests::lock(path).map_err(wrong)?.ok_or_else(|| OpenError::InUse(path.to_owned()))?;
         requests::open(path).map_err(wrong)?;
         let spool = Self {
@@ -189,9 +193,15 @@ impl Spool {
         let mut count = 0;
         for &id in &backlog.0 {
             match self.read_record(id) {
-                Ok(record) => {
+                Ok(mut record) => {
                     count += 1;
-                    let age = Age { had: record.age + downtime(record.written), at: Instant::now() };
+                    let had = record.age + downtime(record.written);
+                    if had - record.age >= REMEMBER {
+                        (record.age, record.written) = (had, Timestamp::now());
+                        // Where it cannot be written it counts at the next start.
+                        let _ = self.folder.replace(&record_name(id, record.in_flight), &record.to_json());
+                    }
+                    let age = Age { had, at: Instant::now() };
                     let delay_told = record.delay_told;
                     let due = Due { at: self.moment(record.next), fresh: false, delay_told };
                     self.locked().wait(id, age, due);

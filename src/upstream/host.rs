@@ -167,9 +167,9 @@ impl Lane<'_> {
     }
 
     /// Sends one message in one transaction. Whoever stops waiting for it ends the connection, never gives it back.
-    pub async fn send(mut self, to: &[To<'_>], load: &Load<'_>) -> Sent {
+    pub async fn send(mut self, to: &[To<'_>], load: &Load<'_>, still: &(dyn Fn() -> bool + Sync)) -> Sent {
         let Some(mut connection) = self.connection.take() else { return Sent::Stale };
-        let (sent, usable) = transact(&mut connection, &self.host.settings, to, load, self.used_before).await;
+        let (sent, usable) = transact(&mut connection, &self.host.settings, to, load, still, self.used_before).await;
         if usable && connection.in_step() {
             self.connection = Some(connection);
         }

@@ -40,6 +40,8 @@ pub enum Van<'u> {
 pub enum Sent {
     /// One outcome for each recipient, in order.
     Done(Vec<Outcome>),
+    /// The lists have changed since the permits were given, and nothing was taken. Judge again.
+    Recalled,
     /// A kept connection turned out to be closed before anything was taken. Open a fresh one and send again.
     Stale,
 }
@@ -120,11 +122,13 @@ impl Van<'_> {
         }
     }
 
-    /// Sends one message to all who are cleared.
-    pub async fn send(self, to: &[To<'_>], load: &Load<'_>) -> Sent {
+    /// Sends one message to all who are cleared, if the permits are `still` good at the moment at which the message itself
+    /// would go: a host may take its time before that.
+    pub async fn send(self, to: &[To<'_>], load: &Load<'_>, still: &(dyn Fn() -> bool + Sync)) -> Sent {
         match self {
+            Self::Folder(_) if !still() => Sent::Recalled,
             Self::Folder(folder) => Sent::Done(folder.put(to, load).await),
-            Self::Host(lane) => lane.send(to, load).await,
+            Self::Host(lane) => lane.send(to, load, still).await,
         }
     }
 }

@@ -26,6 +26,7 @@ pub async fn transact(
     settings: &Settings,
     to: &[To<'_>],
     load: &Load<'_>,
+    still: &(dyn Fn() -> bool + Sync),
     kept: bool,
 ) -> (Sent, bool) {
     if let Some(refusal) = unfit(connection.offer, to, load) {
@@ -34,6 +35,8 @@ pub async fn transact(
     let outcomes = Vec::with_capacity(to.len());
     let mut dialogue = Dialogue { connection, settings, batch: String::new(), stage: Stage::Mail, outcomes, begun: false };
     let usable = match dialogue.envelope(to, load).await {
+        // Only the end of the connection takes back what 354 has begun.
+        Ok(()) if dialogue.begun && dialogue.has_accepted() && !still() => return (Sent::Recalled, false),
         Ok(()) if dialogue.begun && dialogue.has_accepted() => dialogue.content(load).await,
         Ok(()) => dialogue.reset().await,
         // Everybody has an answer, and nobody was accepted: nothing is open.

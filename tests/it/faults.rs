@@ -73,7 +73,7 @@ async fn send(upstream: &Upstream, to: &[&str], wire: impl Into<Bytes>) -> Resul
     });
     let cleared: Vec<_> = cleared.collect();
     for fresh in [false, true] {
-        if let Sent::Done(outcomes) = upstream.open(fresh).await?.send(&cleared, &load).await {
+        if let Sent::Done(outcomes) = upstream.open(fresh).await?.send(&cleared, &load, &|| true).await {
             return Ok(outcomes);
         }
     }

@@ -2,8 +2,8 @@
 //! was told before.
 
 use crate::held::{SHOP, id};
-use crate::host::{Host, MODERN, Script};
-use crate::rig::{Plan, Relay};
+use crate::host::{Act, Host, MODERN, STEPWISE, Script, Stage};
+use crate::rig::{Plan, Relay, eventually};
 
 /// One attempt, and then not for a long time, unless somebody asks.
 const PATIENT: &str = "";
@@ -107,4 +107,28 @@ async fn suppressed_mail_does_not_keep_others_from_asking_after_the_host() {
     assert_eq!(host.kept().iter().map(|taken| taken.to()).collect::<Vec<_>>(), [["in@x.example"]]);
     drop(client);
     assert!(relay.stop().await);
+}
+
+/// Between the judgement and the message a host may take its time.
+#[tokio::test]
+async fn whoever_opts_out_while_the_host_thinks_about_data_is_not_mailed() {
+    for offer in [MODERN, STEPWISE] {
+        let host = Host::start(Script::new(offer).at(Stage::Data, [Act::WhenTold(b"354 go on")])).await;
+        let relay = Relay::start(Plan { config: "", list: "", upstream: &host.url() }).await;
+        let mut client = relay.client().await;
+        let mail = async { client.mail(SHOP, &["late@x.example", "in@x.example"], WIRE).await };
+        let change = async {
+            eventually("the host is not asked", || host.seen().commands.iter().any(|command| command == "DATA")).await;
+            relay.list(&opted_out(&["late@x.example"], "drop")).await;
+            host.speak();
+        };
+        let (answer, ()) = tokio::join!(mail, change);
+        assert!(answer.starts_with("250 2.0.0 delivered"), "{answer}");
+        let kept = host.kept();
+        assert_eq!(kept.iter().map(|taken| taken.to()).collect::<Vec<_>>(), [["in@x.example"]], "{offer:?}");
+        assert_eq!(host.seen().messages.len(), 1, "nothing else was begun");
+        assert_eq!(relay.suppressed().len(), 1);
+        drop(client);
+        assert!(relay.stop().await);
+    }
 }

@@ -94,7 +94,7 @@ async fn over_starttls(ca: &Ca, port: u16) -> String {
     let (id, sender, recipients) = (Id::new(1, 1), ReversePath::Null, vec![recipient.clone().into()]);
     let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
     let mail = Mail::new(envelope, "".into(), Message::from_wire("x\r\n".into()).unwrap());
-    let sent = van.send(&[To { permit, wish: &Wish::default() }], &Load::new(&mail)).await;
+    let sent = van.send(&[To { permit, wish: &Wish::default() }], &Load::new(&mail), &|| true).await;
     upstream.close().await;
     let Sent::Done(outcomes) = sent else { panic!("a fresh connection is not stale") };
     outcomes[0].status().to_string()

@@ -1,0 +1,14 @@
+//! What the spool and the suppression log both ask of a disk.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Has the folders above `path` on disk: one that its own folder does not know is gone with all that is in it, should the
+/// machine lose power. Some of them belong to others, and are there anyway.
+pub fn sync_above(path: &Path) -> io::Result<()> {
+    for above in std::path::absolute(path)?.ancestors().skip(1) {
+        let _ = File::open(above).and_then(|above| above.sync_all());
+    }
+    Ok(())
+}
