@@ -30,8 +30,9 @@ use tokio::task::spawn_blocking;
 use crate::mail::{Id, Mail, Message, Outcome};
 use files::{Folder, TEMPORARY};
 
-/// A record is read up to this size, in bytes: a thousand recipients with what the host said to each are a third of it.
-const MAX_RECORD: u64 = 4 << 20;
+/// A record is read up to this size, in bytes: a hundred thousand recipients, each at its longest, with what the host said.
+/// What comes in is never more by far, so nothing that was taken is too large to be read again.
+const MAX_RECORD: u64 = 256 << 20;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
