@@ -113,6 +113,7 @@ impl Daemon {
             upstream,
             spool,
             patience: (file.delivery.answer == Answer::Delivered).then_some(file.delivery.patience),
+            late: Arc::new(Semaphore::new(file.upstream.max_connections.min(Semaphore::MAX_PERMITS))),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
             ids_given: AtomicU64::new(0),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use crate::relay::Relay;
-use crate::spool::{Backlog, Next, Request, Wanted};
+use crate::spool::{Backlog, Forgotten, Next, Request, Wanted};
 
 /// How often it is looked for wishes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -69,11 +69,12 @@ fn look(relay: &Relay) {
             (Wanted::Drop, Some(id)) => {
                 let forgotten = relay.spool.forget(id);
                 match &forgotten {
-                    Ok(true) => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
-                    Ok(false) => {}
+                    Ok(Forgotten::Now) => tracing::warn!(%id, "held mail was dropped, for somebody asked for it"),
+                    Ok(Forgotten::Before) => tracing::warn!(%id, "somebody asked to drop mail that is held no more"),
+                    Ok(Forgotten::NotYet) => {}
                     Err(error) => tracing::error!(%id, "held mail cannot be dropped: {error}"),
                 }
-                forgotten
+                forgotten.map(|forgotten| forgotten != Forgotten::NotYet)
             }
             (Wanted::Drop, None) => Ok(true),
         };

@@ -91,8 +91,17 @@ struct Case<'a> {
     ascii: bool,
 }
 
-/// The report about those of the notices that the sender wants to hear of, ready to be sent. `None` where there are none,
-/// and where the sender is null: that would be a report about a report.
+/// Who gets the reports about mail from this sender. Nobody does where it is null, for that would be a report about a report,
+/// nor where the host may pass it on to another mailbox: whoever that is may have opted out.
+pub fn to_be_told(sender: &ReversePath) -> Option<&Address> {
+    match sender {
+        ReversePath::Address(sender) if !sender.routes_on() => Some(sender),
+        ReversePath::Address(_) | ReversePath::Null => None,
+    }
+}
+
+/// The report about those of the notices that the sender wants to hear of, ready to be sent. `None` where there are none, and
+/// where there is nobody [to be told](to_be_told).
 ///
 /// It holds the header of the original and never its body, although `RET=FULL` asks for that (RFC 3461 4.3): it stays small,
 /// and what was meant for a buyer is not sent about once more.
@@ -103,7 +112,7 @@ pub fn report(
     notices: &[Notice<'_>],
     by: &Reporter<'_>,
 ) -> Option<Mail> {
-    let ReversePath::Address(sender) = &original.envelope.sender else { return None };
+    let sender = to_be_told(&original.envelope.sender)?;
     let wished: Vec<_> = notices.iter().filter(|notice| occasion.is_wished(notice.recipient.wish.notify)).collect();
     if wished.is_empty() {
         return None;
@@ -309,6 +318,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_said_to_have_opted_out_who_has_not() {
+        let to = recipient("in@example.com", Notify::Unsaid, None);
+        let original = mail("shop@example.com", false, b"A: b\r\n\r\n");
+        let stopped = Status::new(Stage::OptOut, 550, "5.7.1 not sent, for somebody who opted out stands in To, Cc or Bcc");
+        let unlogged =
+            Status::new(Stage::OptOut, 451, "the suppression log cannot be written, so nothing is sent; try again later");
+        for (occasion, status) in [(Occasion::Failed, stopped), (Occasion::Delayed { until: at(ARRIVED) }, unlogged)] {
+            let (_, text) = text(&original, occasion, &to, &status);
+            assert!(!text.contains("has opted out") && text.contains("It cannot be sent"), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_report_is_promised_to_whom_it_will_be_sent() {
+        let original = mail("shop@example.com", false, b"A: b\r\n\r\n");
+        let status = Status::new(Stage::Connect, 451, "4.4.1 away");
+        for failure in [false, true] {
+            let to = recipient("a@example.com", Notify::When { success: false, failure, delay: true }, None);
+            let (_, text) = text(&original, Occasion::Delayed { until: at(ARRIVED) }, &to, &status);
+            assert_eq!(text.contains("  If it has not been delivered by then"), failure, "{text}");
+        }
+    }
+
+    #[test]
     fn a_delay_says_until_when_and_a_relay_says_what_is_not_known() {
         let to = recipient("buyer@example.com", Notify::When { success: true, failure: false, delay: true }, None);
         let original = mail("shop@example.com", false, b"A: b\r\n\r\n");
@@ -342,8 +375,8 @@ mod tests {
                 let notice = Notice { recipient: &to, status: &status, at: None };
                 let about = |sender| report(&mail(sender, false, b""), until, occasion, &[notice], &by);
                 assert_eq!(about("shop@example.com").is_some(), wished);
-                // Never a report about a report.
-                assert!(about("").is_none());
+                // Never a report about a report, nor one to nobody knows whom.
+                assert!(about("").is_none() && about("shop%example.com@b.example").is_none());
             }
         }
     }

@@ -202,6 +202,10 @@ impl Writer {
                 std::fs::create_dir_all(&self.folder)?;
                 let open = Open::at(&self.path())?;
                 File::open(&self.folder)?.sync_all()?;
+                // A folder that its own folder has not on disk is gone with the log. Some above belong to others.
+                for above in std::path::absolute(&self.folder)?.ancestors().skip(1) {
+                    let _ = File::open(above).and_then(|above| above.sync_all());
+                }
                 Ok(self.file.insert(open))
             }
         }

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dsn;
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
 use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
@@ -47,6 +49,8 @@ pub struct Relay {
     pub spool: Arc<Spool>,
     /// Whether the tool waits for the host, and how long; `None`: until its message is stored.
     pub patience: Option<Duration>,
+    /// For each attempt that a tool has waited for too long, while it goes on: what is under way is in memory.
+    pub late: Arc<Semaphore>,
     /// Attempts for which no tool waits.
     pub attempts: TaskTracker,
     /// The relay is shutting down.
@@ -110,7 +114,10 @@ impl Relay {
         let trace = received(&self.hostname, &envelope, arrived);
         let mail = Arc::new(Mail::new(envelope, trace, message));
         match self.patience {
-            Some(patience) if self.spool.may_try() => self.deliver(mail, arrived, patience).await,
+            // Where so many wait for the host already, more would only wait in memory instead of on disk.
+            Some(patience) if self.late.available_permits() > 0 && self.spool.may_try() => {
+                self.deliver(mail, arrived, patience).await
+            }
             _ => self.store(mail, arrived).await,
         }
     }
@@ -123,8 +130,12 @@ impl Relay {
             Ok(attempted) => attempted,
             Err(_) => match self.spool.hold_in_flight(mail.clone(), Record::of(&mail, arrived)).await {
                 Ok(held) => {
-                    let relay = self.clone();
-                    let settled = async move { relay.conclude(held, attempt.await).await };
+                    let (relay, late) = (self.clone(), self.late.clone().try_acquire_owned());
+                    let settled = async move {
+                        let attempted = attempt.await;
+                        drop(late);
+                        relay.conclude(held, attempted).await;
+                    };
                     self.attempts.spawn(settled);
                     return Reply::held(mail.envelope.id);
                 }
@@ -176,15 +187,18 @@ impl Relay {
             record.note(outcomes.iter().cloned());
             self.report_relayed(&mail, &record, &relayed).await;
         }
+        let is_refused = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
         match answer(id, &outcomes) {
             Answer::Say(reply) => reply,
+            // Nobody gets a report, so the tool hears who did not get its mail.
+            Answer::Report { or_else, .. } if is_refused && dsn::to_be_told(&mail.envelope.sender).is_none() => or_else,
             Answer::Report { then, or_else } => {
                 let mut record = Record::of(&mail, arrived);
                 record.note(outcomes);
                 match self.report_failures(&mail, &record).await {
                     Ok(()) => then,
                     Err(error) => {
-                        words::not_held(&mail, &error);
+                        words::not_reported(&mail, &error);
                         or_else
                     }
                 }
@@ -227,8 +241,10 @@ impl Relay {
                     Ok(opened) => van = Some(opened),
                     Err(status) => {
                         let later = |place: &usize| (*place, Outcome::Deferred(status.clone()));
-                        let outcomes: Vec<_> = judged.places.iter().map(later).collect();
+                        let mut outcomes: Vec<_> = judged.places.iter().map(later).collect();
                         words::log_outcomes(mail, &outcomes, self.upstream.name(), started);
+                        // After a connection that was closed: who is in the log as suppressed is, whatever the next list says.
+                        outcomes.extend(judged.settled_outcomes(mail));
                         return Ok(Attempt { outcomes, relayed: Vec::new() });
                     }
                 }
@@ -241,7 +257,7 @@ impl Relay {
                 // Nobody is left to send it to: the log tells what the tool will hear.
                 None => answer(mail.envelope.id, &outcomes).hoped(),
             };
-            let events = judged.events(mail, &list, &told, &mut logged, now);
+            let events = judged.events(mail, &list, &told, &mut logged, until, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
             if !events.is_empty() && !self.lists.is_current(&list) {
                 // The list changed while the log was written: what leaves is judged by the new one.

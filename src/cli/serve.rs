@@ -42,7 +42,9 @@ async fn serve(config: Config) -> Done {
     if in_time {
         tracing::info!("stopped");
     } else {
-        tracing::warn!("stopped with sessions under way; their tools have no answer and keep the mail");
+        tracing::warn!(
+            "stopped before all was finished: held mail goes on at the next start, and a tool that has no answer keeps its mail"
+        );
     }
     Ok(Exit::Ok)
 }

@@ -1,7 +1,7 @@
 //! `spool`: shows held mail, has it tried now, drops it. Safe while the relay runs: then the relay is asked, and otherwise
 //! nobody can start one meanwhile.
 
-use std::io::{BufWriter, IsTerminal, Write, stdin, stdout};
+use std::io::{self, BufWriter, IsTerminal, Write, stdin, stdout};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,11 @@ fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
 /// Has it done by the relay that runs, or does it where none does.
 fn wish(config: &Config, request: Request) -> Result<(), Failure> {
     let folder = config.spool();
+    // What another user writes the relay could not read.
+    if spool::owner(&folder).is_some_and(|owner| owner != rustix::process::geteuid().as_raw()) {
+        let wrong = io::Error::new(io::ErrorKind::PermissionDenied, "the spool is another user's");
+        return Err(unwritable(&folder, &wrong));
+    }
     match Spool::open(&folder, config.rhythm(), 0) {
         Ok((spool, _)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().build();

@@ -8,12 +8,15 @@ use crate::mail::{Stage, Status};
 /// The longest text from outside that is shown in one piece, in bytes.
 const MAX_SHOWN: usize = 500;
 
+/// What the status says of a recipient who has opted out, and of nobody else.
+const THIS_ONE: &str = "recipient has opted out of your mail";
+
 const OPTED_OUT: &str = "has opted out of your mail. Mail to this recipient stops here: it was not sent.";
 
 /// The subject of the report.
 pub fn subject(case: &Case<'_>) -> String {
     let what = match case.occasion {
-        Occasion::Failed if case.notices.iter().all(|notice| opted_out(notice)) => "Not sent because of an opt-out",
+        Occasion::Failed if case.notices.iter().all(|notice| kept_back(notice)) => "Not sent because of an opt-out",
         Occasion::Failed => "Not delivered",
         Occasion::Delayed { .. } => "Delayed, will be tried again",
         Occasion::Relayed => "Passed on",
@@ -75,8 +78,13 @@ fn about_message(Case { original, heading, arrived, .. }: &Case<'_>) -> String {
     text + &format!("  In the log: {}\r\n", original.envelope.id)
 }
 
-fn opted_out(notice: &Notice<'_>) -> bool {
+/// It was kept back for the sake of an opt-out, be it this recipient's own or not.
+fn kept_back(notice: &Notice<'_>) -> bool {
     notice.status.stage == Stage::OptOut
+}
+
+fn opted_out(notice: &Notice<'_>) -> bool {
+    kept_back(notice) && notice.status.text == THIS_ONE
 }
 
 /// What comes before the answer itself.
@@ -95,10 +103,12 @@ fn reason(case: &Case<'_>, status: &Status) -> String {
 fn next(case: &Case<'_>) -> Vec<String> {
     let (mut next, notices) = (Vec::new(), &case.notices);
     match case.occasion {
-        Occasion::Delayed { until } => next.push(format!(
-            "We go on trying until {}. If it has not been delivered by then, you get another message like this one.",
-            date(until)
-        )),
+        Occasion::Delayed { until } => {
+            next.push(format!("We go on trying until {}.", date(until)));
+            if notices.iter().all(|notice| notice.recipient.wish.notify.of_failure()) {
+                next.push("If it has not been delivered by then, you get another message like this one.".to_owned());
+            }
+        }
         Occasion::Relayed => next.push(
             "The mail host does not tell us whether it arrives. If it does not, the host itself will write to you.".to_owned(),
         ),

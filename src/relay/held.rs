@@ -77,8 +77,9 @@ impl Relay {
         let rhythm = *self.spool.rhythm();
         let age = held.age();
         if !held.record.is_settled() && age >= rhythm.give_up {
+            let waiting = held.record.waiting();
             held.record.give_up(rhythm.give_up);
-            words::log_given_up(&held.record);
+            words::log_given_up(&held.record, &waiting);
         }
         let late = !rhythm.tell_delay.is_zero() && age >= rhythm.tell_delay && !held.record.delay_told;
         let mut reported = false;
@@ -104,6 +105,7 @@ impl Relay {
                 }
             };
             words::disk_refuses(held.record.envelope.id, "what became of held mail cannot be written", &trouble);
+            held.step_aside();
             tokio::select! {
                 () = tokio::time::sleep(DISK_AGAIN) => {}
                 () = self.stop.cancelled() => return words::will_come_again(&held.record),
@@ -143,7 +145,7 @@ impl Relay {
     ) -> Result<(), NotHeld> {
         let recipients = mail.envelope.recipients.iter().zip(&record.outcomes).enumerate();
         let concerned = recipients.filter(|(place, (_, outcome))| concerns(*place, outcome)).map(|(_, both)| both);
-        if record.is_report() {
+        if dsn::to_be_told(&mail.envelope.sender).is_none() {
             if occasion == Occasion::Failed {
                 words::nobody_to_tell(mail, concerned.count());
             }
@@ -161,9 +163,11 @@ impl Relay {
         let by = Reporter { hostname: &self.hostname, upstream: self.upstream.name(), id, now };
         // None where nobody wants one.
         let Some(report) = dsn::report(mail, record.arrived, occasion, &notices, &by) else { return Ok(()) };
-        words::log_report(mail, &report);
         let record = Record::of(&report, now);
-        self.spool.hold(Arc::new(report), record).await
+        let report = Arc::new(report);
+        self.spool.hold(report.clone(), record).await?;
+        words::log_report(mail, &report);
+        Ok(())
     }
 }
 

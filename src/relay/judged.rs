@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
+use super::Until;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, Outcome, PlusTags, Stage, Status};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
@@ -77,13 +78,20 @@ impl<'a> Judged<'a> {
             }
         }
         if rules.headers {
-            judged.add_named(list, mail, &context)?;
+            judged.add_named(list, mail, waiting, logged, &context)?;
         }
         Ok(judged)
     }
 
     /// Somebody who opted out stands in To, Cc or Bcc: nothing of the message leaves.
-    fn add_named(&mut self, list: &'a OptOutList, mail: &'a Mail, context: &Context<'_>) -> Result<(), Reply> {
+    fn add_named(
+        &mut self,
+        list: &'a OptOutList,
+        mail: &'a Mail,
+        waiting: &[usize],
+        logged: &Logged,
+        context: &Context<'_>,
+    ) -> Result<(), Reply> {
         let enforce = context.policy.mode == Mode::Enforce;
         let heading = match heading_if(true, mail) {
             None if enforce => return Err(Reply::LONG_HEADER),
@@ -92,14 +100,21 @@ impl<'a> Judged<'a> {
             Some(heading) => heading,
         };
         let key = |address: &'a Address| address.key(PlusTags::Distinct);
-        let in_envelope: HashSet<_> = mail.envelope.recipients.iter().map(|recipient| key(&recipient.address)).collect();
+        // Whoever got it at an attempt before is judged here only.
+        let judged: HashSet<_> = waiting.iter().map(|place| key(&mail.envelope.recipients[*place].address)).collect();
         let (first, mut stopped) = (mail.envelope.recipients.len(), false);
         for (place, recipient) in heading.recipients.iter().enumerate() {
+            let place = first + place;
+            if let Some((Ending::Suppressed, action)) = logged.get(&place) {
+                self.settled.push((place, *action));
+                stopped = true;
+                continue;
+            }
             let mut named = Self::default();
-            named.add(first + place, recipient, optout::judge(list, recipient, context));
+            named.add(place, recipient, optout::judge(list, recipient, context));
             stopped |= named.suppressed().next().is_some();
-            // Who is in the envelope as well is among the hits already.
-            if !in_envelope.contains(&key(recipient)) {
+            // Who waits as well is among the hits already.
+            if !judged.contains(&key(recipient)) {
                 self.hits.append(&mut named.hits);
             }
         }
@@ -143,10 +158,26 @@ impl<'a> Judged<'a> {
         in_envelope.map(|(place, action)| (*place, ending(*action, OPTED_OUT))).chain(stopped).collect()
     }
 
-    /// The lines for the log, without those whose place is in `logged`; they are added to it.
-    pub fn events(&self, mail: &Mail, list: &OptOutList, told: &Reply, logged: &mut Logged, now: Timestamp) -> Vec<Event> {
+    /// What becomes of those who were suppressed and logged in this attempt already, by place.
+    pub fn settled_outcomes(&self, mail: &Mail) -> impl Iterator<Item = (usize, Outcome)> {
+        let in_envelope = self.settled.iter().filter(|(place, _)| *place < mail.envelope.recipients.len());
+        in_envelope.map(|(place, action)| (*place, ending(*action, OPTED_OUT)))
+    }
+
+    /// The lines for the log, without those whose place is in `logged`; they are added to it. Who is mailed all the same has
+    /// one when it leaves, and none before.
+    pub fn events(
+        &self,
+        mail: &Mail,
+        list: &OptOutList,
+        told: &Reply,
+        logged: &mut Logged,
+        until: Until,
+        now: Timestamp,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
-        for Hit { place, recipient, suppression, ending } in &self.hits {
+        let hits = self.hits.iter().filter(|hit| until == Until::Sent || hit.ending == Ending::Suppressed);
+        for Hit { place, recipient, suppression, ending } in hits {
             if logged.insert(*place, (*ending, suppression.action)).is_none() {
                 let message_id = heading_if(true, mail).and_then(|heading| heading.message_id.clone());
                 let event = event(&mail.envelope, recipient, suppression, list, told, now);
@@ -240,10 +271,35 @@ mod tests {
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
         let judged = Judged::new(&before, &mail, &[0, 1], &rules, &logged).ok().unwrap();
-        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, rules.now).len(), 1);
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, Until::Sent, rules.now).len(), 1);
         let judged = Judged::new(&after, &mail, &[0, 1], &rules, &logged).ok().unwrap();
         assert_eq!(names(&judged.cleared), ["in@x.example"]);
-        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, rules.now).is_empty());
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, Until::Sent, rules.now).is_empty());
+    }
+
+    #[test]
+    fn whom_the_log_calls_suppressed_in_the_header_stops_it_when_the_list_lets_go() {
+        let (mail, policy) = (mail(&["in@x.example"], "To: out@x.example\r\n\r\nx\r\n"), Policy::default());
+        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let mut logged = Logged::new();
+        let (before, after) = (list(&["out@x.example"]), list(&[]));
+        let judged = Judged::new(&before, &mail, &[0], &rules, &logged).ok().unwrap();
+        assert_eq!(judged.events(&mail, &before, &Reply::OK, &mut logged, Until::Sent, rules.now).len(), 1);
+        let judged = Judged::new(&after, &mail, &[0], &rules, &logged).ok().unwrap();
+        assert_eq!((names(&judged.cleared), judged.outcomes(&mail)), (vec![], vec![(0, ending(Action::Reject, STOPPED))]));
+        assert!(judged.events(&mail, &after, &Reply::OK, &mut logged, Until::Sent, rules.now).is_empty());
+    }
+
+    #[test]
+    fn who_stops_it_is_logged_although_he_has_it_already() {
+        let wire = "To: out@x.example, in@x.example\r\n\r\nx\r\n";
+        let (mail, policy) = (mail(&["out@x.example", "in@x.example"], wire), Policy::default());
+        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let (list, mut logged) = (list(&["out@x.example"]), Logged::new());
+        let judged = Judged::new(&list, &mail, &[1], &rules, &logged).ok().unwrap();
+        assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[1][..]));
+        let events = judged.events(&mail, &list, &Reply::OK, &mut logged, Until::Sent, rules.now);
+        assert_eq!(events.iter().map(|event| event.recipient.as_str()).collect::<Vec<_>>(), ["out@x.example"]);
     }
 
     #[test]

@@ -52,6 +52,11 @@ pub fn not_held(mail: &Mail, NotHeld(error): &NotHeld) -> Reply {
     }
 }
 
+/// There is no report on disk, so the tool hears it.
+pub fn not_reported(mail: &Mail, NotHeld(error): &NotHeld) {
+    disk_refuses(mail.envelope.id, "a report cannot be held, so the tool hears who did not get its mail", error);
+}
+
 /// A file of the spool could not be written.
 pub fn disk_refuses(id: Id, what: &str, error: &io::Error) {
     tracing::error!(%id, "{what}: {error}\nhint: free space or mend the disk of `state_dir`; it is tried again by itself");
@@ -76,12 +81,12 @@ pub fn will_come_again(record: &Record) {
     }
 }
 
-/// Nobody tries any more.
-pub fn log_given_up(record: &Record) {
+/// Nobody tries any more for those who waited until now.
+pub fn log_given_up(record: &Record, waiting: &[usize]) {
     let id = record.envelope.id;
-    for (recipient, outcome) in record.envelope.recipients.iter().zip(&record.outcomes) {
-        if let Some(Outcome::Refused(status)) = outcome {
-            let to = clean(recipient.address.as_str(), 320);
+    for place in waiting {
+        if let Some(Outcome::Refused(status)) = &record.outcomes[*place] {
+            let to = clean(record.envelope.recipients[*place].address.as_str(), 320);
             tracing::warn!(%id, %to, dsn = %status.enhanced, status = "bounced", "{}", status.text);
         }
     }

@@ -43,6 +43,15 @@ impl Folder {
         Ok(Self { path: path.to_owned(), handle, syncs: Mutex::default(), synced: Condvar::new() })
     }
 
+    /// Has the folders above on disk: one that its own folder does not know is gone with all that is in it. Some of them
+    /// belong to others, and are there anyway.
+    pub fn sync_above(&self) -> io::Result<()> {
+        for above in std::path::absolute(&self.path)?.ancestors().skip(1) {
+            let _ = File::open(above).and_then(|above| above.sync_all());
+        }
+        Ok(())
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -71,11 +80,16 @@ impl Folder {
             }
             created => created?,
         }
-        let renamed = std::fs::rename(self.path.join(&temporary), self.path.join(name));
+        let renamed = self.rename(&temporary, name);
         if renamed.is_err() {
             let _ = self.remove_if_there(&temporary);
         }
         renamed
+    }
+
+    /// Gives a file another name; the folder is not synced.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
     /// A plain file's content, if it is no longer than `cap` bytes.
@@ -98,10 +112,11 @@ impl Folder {
         }
     }
 
-    /// Moves a file into a folder within, under the same name.
+    /// Moves a file into a folder within, under the same name, and has that on disk.
     pub fn move_into(&self, within: &str, name: &str) -> io::Result<()> {
         let folder = Self::open(&self.path.join(within))?;
-        std::fs::rename(self.path.join(name), folder.path.join(name))
+        std::fs::rename(self.path.join(name), folder.path.join(name))?;
+        folder.sync().and_then(|()| self.sync())
     }
 
     /// Returns when all that was made, renamed or removed before is on disk. One sync serves all who wait for it.

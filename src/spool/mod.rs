@@ -1,5 +1,6 @@
-//! Mail that waits, on disk: a folder with two files a message, its bytes (`ID.msg`) and its record (`ID.json`). Never
-//! judges, never sends; never says that it holds a message before both files and the folder are synced.
+//! Mail that waits, on disk: a folder with two files a message, its bytes (`ID.msg`) and its record (`ID.json`, and `ID.out`
+//! as long as an attempt is under way: a new name takes no room on a full disk). Never judges, never sends; never says that
+//! it holds a message before both files and the folder are synced.
 //!
 //! The record is the message: it is written last and removed first, so a `.msg` alone was never promised to anybody. In
 //! memory is only when each one is due. Whoever takes a message out has it as a value, [`Lent`] or [`InFlight`], and what
@@ -11,7 +12,7 @@ mod requests;
 mod schedule;
 
 pub use record::{Record, Unreadable};
-pub use requests::{Request, Wanted};
+pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
 
 use std::fs::File;
@@ -30,9 +31,8 @@ use tokio::task::spawn_blocking;
 use crate::mail::{Id, Mail, Message, Outcome};
 use files::{Folder, TEMPORARY};
 
-/// A record is read up to this size, in bytes: a hundred thousand recipients, each at its longest, with what the host said.
-/// What comes in is never more by far, so nothing that was taken is too large to be read again.
-const MAX_RECORD: u64 = 256 << 20;
+/// A record is read up to this size, in bytes: tens of thousands of recipients with what the host said to each.
+const MAX_RECORD: u64 = 64 << 20;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
@@ -54,7 +54,7 @@ pub struct Spool {
     _lock: File,
     rhythm: Rhythm,
     min_free: u64,
-    room: Mutex<Option<(Instant, bool)>>,
+    room: Mutex<Option<Room>>,
     schedule: Mutex<Schedule>,
     /// Files that may be open at once.
     files: Semaphore,
@@ -62,6 +62,27 @@ pub struct Spool {
     changed: Notify,
     chance: RandomState,
     spread: AtomicU64,
+}
+
+/// What is known of free space.
+#[derive(Debug)]
+struct Room {
+    looked: Instant,
+    /// Bytes, less what was written since.
+    free: u64,
+    /// It was said that there is too little.
+    told: bool,
+}
+
+/// What came of the wish to forget a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// It is held no more.
+    Now,
+    /// It was not held: it has arrived, or was given up, before the wish was heard.
+    Before,
+    /// An attempt is under way.
+    NotYet,
 }
 
 /// What was found in the folder when it was opened.
@@ -101,6 +122,8 @@ pub struct InFlight {
     pub mail: Arc<Mail>,
     /// To be changed by what the attempt came to.
     pub record: Record,
+    /// What the record on disk holds that may not be forgotten.
+    on_disk: (usize, bool),
     turn: Turn,
 }
 
@@ -117,6 +140,7 @@ impl Spool {
     pub fn open(path: &Path, rhythm: Rhythm, min_free: u64) -> Result<(Arc<Self>, Backlog), OpenError> {
         let wrong = |error| OpenError::Folder(path.to_owned(), error);
         let folder = Folder::open(path).map_err(wrong)?;
+        folder.sync_above().map_err(wrong)?;
         let lock = requests::lock(path).map_err(wrong)?.ok_or_else(|| OpenError::InUse(path.to_owned()))?;
         requests::open(path).map_err(wrong)?;
         let spool = Self {
@@ -142,13 +166,18 @@ impl Spool {
             let Some(name) = name.to_str() else { continue };
             if is_temporary(name) {
                 self.folder.remove_if_there(name)?;
-            } else if let Some(id) = name.strip_suffix(".json").and_then(Id::parse) {
+            } else if let Some(id) = record_id(name) {
                 records.push(id);
             } else if let Some(id) = name.strip_suffix(".msg").and_then(Id::parse) {
                 messages.push(id);
             }
         }
         records.sort_unstable();
+        // Renamed when the machine died, and the disk has kept both names: nothing had begun, or all is noted.
+        for twice in records.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.folder.remove_if_there(&record_name(twice[0], true))?;
+        }
+        records.dedup();
         for id in messages.into_iter().filter(|id| records.binary_search(id).is_err()) {
             self.folder.remove_if_there(&message_name(id))?;
         }
@@ -207,7 +236,7 @@ impl Spool {
         let record = self.commit(mail.clone(), record).await?;
         let id = record.envelope.id;
         self.locked().start_elsewhere(id, Age { had: record.age, at: Instant::now() });
-        Ok(InFlight { mail, record, turn: self.turn(id) })
+        Ok(InFlight::new(mail, record, self.turn(id)))
     }
 
     /// Puts a new message on disk and hands it back for its first attempt, if there is a place for it now; if not it
@@ -216,7 +245,7 @@ impl Spool {
         let id = record.envelope.id;
         let (starts, fresh) = {
             let mut schedule = self.locked();
-            (schedule.start_fresh(id, Instant::now()), !schedule.host_is_known_away())
+            (schedule.start_fresh(id, record.size, Instant::now()), !schedule.host_is_known_away())
         };
         if !starts {
             return self.hold_in(mail, record, fresh).await.map(|()| None);
@@ -224,7 +253,7 @@ impl Spool {
         let turn = self.turn(id);
         record.in_flight = true;
         match self.commit(mail.clone(), record).await {
-            Ok(record) => Ok(Some(InFlight { mail, record, turn })),
+            Ok(record) => Ok(Some(InFlight::new(mail, record, turn))),
             Err(error) => {
                 turn.end(|schedule| schedule.remove(id));
                 Err(error)
@@ -233,6 +262,9 @@ impl Spool {
     }
 
     async fn commit(self: &Arc<Self>, mail: Arc<Mail>, record: Record) -> Result<Record, NotHeld> {
+        if let Some(room) = self.room().as_mut() {
+            room.free = room.free.saturating_sub(record.size);
+        }
         self.on_disk(move |spool| spool.write(&mail, &record).map(|()| record)).await.map_err(NotHeld)
     }
 
@@ -249,7 +281,7 @@ impl Spool {
 
     fn write(&self, mail: &Mail, record: &Record) -> io::Result<()> {
         let id = record.envelope.id;
-        let (message, name) = (message_name(id), record_name(id));
+        let (message, name) = (message_name(id), record_name(id, record.in_flight));
         self.folder.create(&message, &[&mail.trace, mail.message.wire()])?;
         let written = self.folder.replace(&name, &record.to_json()).and_then(|()| self.folder.sync());
         if let Err(error) = &written {
@@ -293,7 +325,8 @@ impl Spool {
     }
 
     fn read_record(&self, id: Id) -> Result<Record, Unusable> {
-        let record = Record::from_json(&self.folder.read(&record_name(id), MAX_RECORD)?)?;
+        let (text, in_flight) = either_name(id, |name| self.folder.read(name, MAX_RECORD))?;
+        let record = Record { in_flight, ..Record::from_json(&text)? };
         if record.envelope.id == id { Ok(record) } else { Err(Unusable::NotItsOwn) }
     }
 
@@ -312,10 +345,14 @@ impl Spool {
     /// What cannot be read does not hold up the rest.
     fn set_aside(&self, id: Id, error: &Unusable) {
         let place = self.folder.path().join(CORRUPT);
-        tracing::error!(%id, "held mail {id} is set aside in {}: {error}\nhint: `{id}.json` says for whom it was", place.display());
-        for name in [record_name(id), message_name(id)] {
+        tracing::error!(%id, "held mail {id} is set aside in {}: {error}\nhint: its record says for whom it was", place.display());
+        // The record goes last: a message without one is swept away at the next start.
+        for name in [message_name(id), record_name(id, false), record_name(id, true)] {
             match self.folder.move_into(CORRUPT, &name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => tracing::error!(%id, "set {name} aside: {error}"),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::error!(%id, "set {name} aside: {error}");
+                    return;
+                }
                 _ => {}
             }
         }
@@ -323,24 +360,30 @@ impl Spool {
 
     /// There is more room on the disk than must stay free.
     pub fn has_room(&self) -> bool {
-        let now = Instant::now();
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        match *room {
-            Some((found, has)) if now.saturating_duration_since(found) < ROOM_HOLDS => has,
-            _ => {
-                let free = self.folder.free();
-                let has = self.min_free == 0 || free.as_ref().is_ok_and(|free| *free >= self.min_free);
-                if !has && !matches!(*room, Some((_, false))) {
-                    let free = free.map_or_else(|error| error.to_string(), |free| format!("{} MiB are free", free >> 20));
-                    tracing::error!(
-                        "no mail is taken: {free} on the disk of {}\nhint: free space, or lower `delivery.min_free`",
-                        self.folder.path().display()
-                    );
-                }
-                *room = Some((now, has));
-                has
-            }
+        if self.min_free == 0 {
+            return true;
         }
+        let now = Instant::now();
+        let mut room = self.room();
+        let told = room.as_ref().is_some_and(|room| room.told);
+        if room.as_ref().is_none_or(|room| now.saturating_duration_since(room.looked) >= ROOM_HOLDS) {
+            // Where it cannot be told there is none.
+            *room = Some(Room { looked: now, free: self.folder.free().unwrap_or(0), told });
+        }
+        let Some(room) = room.as_mut() else { return false };
+        let has = room.free >= self.min_free;
+        if !has && !told {
+            let (free, folder) = (room.free >> 20, self.folder.path().display());
+            tracing::error!(
+                "no mail is taken: {free} MiB are free on the disk of {folder}\nhint: free space, or lower `delivery.min_free`"
+            );
+        }
+        room.told = !has;
+        has
+    }
+
+    fn room(&self) -> MutexGuard<'_, Option<Room>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place in the schedule for whoever carries mail out.
@@ -421,21 +464,22 @@ impl Spool {
         count
     }
 
-    /// Forgets a message, unless an attempt is under way: then false. Blocks.
-    pub fn forget(self: &Arc<Self>, id: Id) -> io::Result<bool> {
+    /// Forgets a message, unless an attempt is under way. Blocks.
+    pub fn forget(self: &Arc<Self>, id: Id) -> io::Result<Forgotten> {
         let turn = {
             let mut schedule = self.locked();
             if schedule.is_out(id) {
-                return Ok(false);
+                return Ok(Forgotten::NotYet);
             }
             if let Some(age) = schedule.age(id) {
                 schedule.start_elsewhere(id, age);
             }
             self.turn(id)
         };
+        let was_there = [false, true].iter().any(|in_flight| self.folder.path().join(record_name(id, *in_flight)).exists());
         self.erase(id)?;
         turn.end(|schedule| schedule.remove(id));
-        Ok(true)
+        Ok(if was_there { Forgotten::Now } else { Forgotten::Before })
     }
 
     /// A wish was heard. Blocks.
@@ -444,7 +488,8 @@ impl Spool {
     }
 
     fn erase(&self, id: Id) -> io::Result<()> {
-        self.folder.remove_if_there(&record_name(id))?;
+        self.folder.remove_if_there(&record_name(id, true))?;
+        self.folder.remove_if_there(&record_name(id, false))?;
         self.folder.remove_if_there(&message_name(id))?;
         self.folder.sync()
     }
@@ -468,17 +513,21 @@ fn downtime(written: Timestamp) -> Duration {
 /// The ids of all held messages, in the order in which they came, and their records; whether or not a relay runs.
 pub fn records(path: &Path) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
     let mut ids: Vec<_> = match std::fs::read_dir(path) {
-        Ok(entries) => entries.filter_map(|entry| Id::parse(entry.ok()?.file_name().to_str()?.strip_suffix(".json")?)).collect(),
+        Ok(entries) => entries.filter_map(|entry| record_id(entry.ok()?.file_name().to_str()?)).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     ids.sort_unstable();
+    ids.dedup();
     let path = path.to_owned();
-    Ok(ids.into_iter().filter_map(move |id| match std::fs::read(path.join(record_name(id))) {
+    Ok(ids.into_iter().filter_map(move |id| match either_name(id, |name| std::fs::read(path.join(name))) {
         // It left in the meantime.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some((id, Err(error.to_string()))),
-        Ok(text) => Some((id, Record::from_json(&text).map_err(|error| error.to_string()))),
+        Ok((text, in_flight)) => {
+            let record = Record::from_json(&text).map(|record| Record { in_flight, ..record });
+            Some((id, record.map_err(|error| error.to_string())))
+        }
     }))
 }
 
@@ -486,8 +535,25 @@ fn message_name(id: Id) -> String {
     format!("{id}.msg")
 }
 
-fn record_name(id: Id) -> String {
-    format!("{id}.json")
+/// The record's name tells whether an attempt is under way.
+fn record_name(id: Id, in_flight: bool) -> String {
+    if in_flight { format!("{id}.out") } else { format!("{id}.json") }
+}
+
+fn record_id(name: &str) -> Option<Id> {
+    name.strip_suffix(".json").or(name.strip_suffix(".out")).and_then(Id::parse)
+}
+
+/// Reads a record under whichever name it has; true where an attempt is under way. It may get the other one meanwhile.
+fn either_name<T>(id: Id, read: impl Fn(&str) -> io::Result<T>) -> io::Result<(T, bool)> {
+    let mut last = Err(io::ErrorKind::NotFound.into());
+    for in_flight in [false, true, false] {
+        last = read(&record_name(id, in_flight)).map(|found| (found, in_flight));
+        if !matches!(&last, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    last
 }
 
 /// The host would take the rest for commands. No such message comes in; disks and people can make one.
@@ -498,8 +564,7 @@ fn ends_early(message: &Message) -> bool {
 
 /// A record that was never finished; other programs' files stay.
 fn is_temporary(name: &str) -> bool {
-    let record = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix(".json"));
-    record.is_some_and(|id| Id::parse(id).is_some())
+    name.strip_suffix(TEMPORARY).and_then(record_id).is_some()
 }
 
 /// Why a held message cannot be used.
@@ -526,15 +591,14 @@ fn passes(error: &io::Error) -> bool {
 impl Lent {
     /// Notes on disk that an attempt is under way. On failure it is handed back, and nothing may leave.
     pub async fn begin(mut self) -> Result<InFlight, (Self, io::Error)> {
-        self.record.in_flight = true;
-        self.record.written = Timestamp::now();
-        match self.turn.rewrite(&self.record).await {
-            Ok(()) => Ok(InFlight { mail: self.mail, record: self.record, turn: self.turn }),
-            Err(error) => {
-                self.record.in_flight = false;
-                Err((self, error))
+        // Under way at the last end already: the name says so still.
+        if !self.record.in_flight {
+            if let Err(error) = self.turn.rename(true).await {
+                return Err((self, error));
             }
+            self.record.in_flight = true;
         }
+        Ok(self.unsent())
     }
 
     /// Lets it wait again for `wait`, as it stands on disk.
@@ -546,7 +610,7 @@ impl Lent {
     /// Lets it be due now, also at the next start; whether it was under way at the last end stands as it did.
     pub async fn hurry(mut self) -> io::Result<()> {
         self.record.next = Timestamp::now();
-        self.turn.rewrite(&self.record).await?;
+        self.turn.rewrite(&self.record, false).await?;
         self.rest(Duration::ZERO);
         Ok(())
     }
@@ -554,7 +618,7 @@ impl Lent {
     /// Changes the record without an attempt: the delay was told, or it was given up.
     pub fn unsent(self) -> InFlight {
         let Self { mail, record, turn } = self;
-        InFlight { mail, record, turn }
+        InFlight::new(mail, record, turn)
     }
 }
 
@@ -571,20 +635,38 @@ impl InFlight {
             self.turn.end(|schedule| schedule.remove(id));
             return Ok(());
         }
-        let before = self.record.clone();
-        self.record.in_flight = false;
         self.record.written = Timestamp::now();
         self.record.next = self.record.written + wait;
-        match self.turn.rewrite(&self.record).await {
-            Ok(()) => {
-                self.turn.wait(&self.record, wait);
-                Ok(())
+        match self.turn.rewrite(&self.record, true).await {
+            Ok(()) => {}
+            // Nothing is lost where the record stays as it was: those who wait still wait.
+            Err(error) if self.on_disk == Self::lasting(&self.record) && self.turn.rename(false).await.is_ok() => {
+                let id = self.turn.id;
+                tracing::error!(%id, "what the host said cannot be written: {error}; it is tried again all the same");
             }
-            Err(error) => {
-                self.record = before;
-                Err((self, error))
-            }
+            Err(error) => return Err((self, error)),
         }
+        self.turn.wait(&self.record, wait);
+        Ok(())
+    }
+
+    /// Cannot be settled now, and leaves its place to others meanwhile.
+    pub fn step_aside(&self) {
+        let id = self.turn.id;
+        let mut schedule = self.turn.spool.locked();
+        let age = schedule.age(id).unwrap_or(Age { had: self.record.age, at: Instant::now() });
+        schedule.start_elsewhere(id, age);
+        drop(schedule);
+        self.turn.spool.changed.notify_one();
+    }
+
+    fn new(mail: Arc<Mail>, record: Record, turn: Turn) -> Self {
+        Self { on_disk: Self::lasting(&record), mail, record, turn }
+    }
+
+    /// What of a record may not be forgotten: how many need no further attempt, and that the delay was told.
+    fn lasting(record: &Record) -> (usize, bool) {
+        (record.outcomes.len() - record.waiting().len(), record.delay_told)
     }
 
     /// How long it has waited by now.
@@ -595,16 +677,33 @@ impl InFlight {
 }
 
 impl Turn {
-    async fn rewrite(&self, record: &Record) -> io::Result<()> {
+    /// Writes the record under the name that it has; with `rests` it then gets the name of one that waits.
+    async fn rewrite(&self, record: &Record, rests: bool) -> io::Result<()> {
         let (id, mut record) = (self.id, record.clone());
         if let Some(age) = self.spool.locked().age(id) {
             record.age = age.by(Instant::now());
         }
         let written = self.spool.on_disk(move |spool| {
-            spool.folder.replace(&record_name(id), &record.to_json())?;
+            spool.folder.replace(&record_name(id, record.in_flight), &record.to_json())?;
+            if rests && record.in_flight {
+                spool.folder.rename(&record_name(id, true), &record_name(id, false))?;
+            }
             spool.folder.sync()
         });
         written.await
+    }
+
+    /// Gives the record the name of one that is under way, or of one that waits. Takes no room on the disk.
+    async fn rename(&self, in_flight: bool) -> io::Result<()> {
+        let (from, to) = (record_name(self.id, !in_flight), record_name(self.id, in_flight));
+        let renamed = self.spool.on_disk(move |spool| {
+            spool.folder.rename(&from, &to)?;
+            spool.folder.sync().inspect_err(|_| {
+                // Not known to be on disk, so it did not happen.
+                let _ = spool.folder.rename(&to, &from);
+            })
+        });
+        renamed.await
     }
 
     async fn erase(&self) -> io::Result<()> {
@@ -640,5 +739,53 @@ impl Drop for Turn {
         }
         drop(schedule);
         self.spool.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Address, Client, Envelope, Recipient, ReversePath};
+
+    const RHYTHM: Rhythm = Rhythm {
+        first: Duration::from_secs(300),
+        max: Duration::from_secs(300),
+        give_up: Duration::from_secs(86_400),
+        tell_delay: Duration::from_secs(3600),
+        at_once: 2,
+    };
+
+    fn mail(to: impl IntoIterator<Item = String>) -> Arc<Mail> {
+        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let recipients = to.into_iter().map(|to| Recipient::from(Address::parse(&to).unwrap())).collect();
+        let (id, sender) = (Id::new(1, 1), ReversePath::Null);
+        let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
+        Arc::new(Mail::new(envelope, Bytes::new(), Message::from_wire("x\r\n".into()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_record_of_very_many_recipients_is_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(home.path(), RHYTHM, 0).unwrap();
+        let mail = mail((0..20_000).map(|number| format!("{number}{}@x.example", "a".repeat(250))));
+        spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
+        assert_eq!(spool.lend(mail.envelope.id).await.unwrap().record.waiting().len(), 20_000);
+    }
+
+    #[tokio::test]
+    async fn what_can_only_half_be_set_aside_is_not_swept_away() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let (spool, _) = Spool::open(home.path(), RHYTHM, 0).unwrap();
+        let mail = mail(["a@x.example".to_owned()]);
+        let id = mail.envelope.id;
+        spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
+        let (record, message) = (record_name(id, false), message_name(id));
+        std::fs::write(at(&record), "torn").unwrap();
+        std::fs::create_dir_all(at(CORRUPT).join(&message)).unwrap();
+        assert!(spool.lend(id).await.is_none());
+        drop(spool);
+        Spool::open(home.path(), RHYTHM, 0).unwrap();
+        assert_eq!((at(&record).exists(), at(&message).exists()), (true, true));
     }
 }

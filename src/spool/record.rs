@@ -32,7 +32,7 @@ pub struct Record {
     pub written: Timestamp,
     /// When it is tried again.
     pub next: Timestamp,
-    /// An attempt was under way when this was written.
+    /// An attempt is under way, or was when the relay ended. Not in the text: the name of the file tells it.
     pub in_flight: bool,
     /// The sender was told that it is late.
     pub delay_told: bool,
@@ -123,7 +123,6 @@ impl Record {
             waited_ms: u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX),
             written: self.written,
             next: self.next,
-            in_flight: self.in_flight,
             delay_told: self.delay_told,
             client: client.ip,
             helo: client.helo.to_string(),
@@ -179,7 +178,7 @@ impl Record {
             age: Duration::from_millis(written.waited_ms),
             written: written.written,
             next: written.next,
-            in_flight: written.in_flight,
+            in_flight: false,
             delay_told: written.delay_told,
             size: written.size,
             trace: written.trace,
@@ -215,7 +214,6 @@ struct Written {
     waited_ms: u64,
     written: Timestamp,
     next: Timestamp,
-    in_flight: bool,
     delay_told: bool,
     client: IpAddr,
     helo: String,
@@ -371,7 +369,7 @@ mod tests {
             (2, Outcome::Deferred(status(Stage::Unanswered, 451))),
             (3, Outcome::Suppressed { status: status(Stage::OptOut, 550), silent: true }),
         ]);
-        Record { attempts: 3, age: Duration::from_millis(1500), in_flight: true, ..record }
+        Record { attempts: 3, age: Duration::from_millis(1500), ..record }
     }
 
     #[test]

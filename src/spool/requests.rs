@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -84,6 +84,11 @@ pub fn lock(spool: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// The user whose relay this spool is; `None` where there was none yet.
+pub fn owner(spool: &Path) -> Option<u32> {
+    std::fs::symlink_metadata(spool.join("lock")).ok().map(|lock| lock.uid())
 }
 
 #[cfg(test)]

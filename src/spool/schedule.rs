@@ -29,6 +29,12 @@ pub struct Rhythm {
 const PROBE_FIRST: Duration = Duration::from_secs(5);
 const PROBE_MAX: Duration = Duration::from_secs(30);
 
+/// New mail that may be under way for each attempt at once: it is in memory already, and from the disk it would cost twice.
+const IN_HAND: usize = 4;
+
+/// Of mail that is larger than this, in bytes, only few are in memory.
+const SMALL: u64 = 256 << 10;
+
 /// A try that says nothing about the host is taken to have failed after so long.
 const PROBE_LASTS: Duration = Duration::from_secs(120);
 
@@ -184,9 +190,10 @@ impl Schedule {
         self.held.len()
     }
 
-    /// A message comes in, out for its first attempt; false where too many are: it is to wait for its turn.
-    pub fn start_fresh(&mut self, id: Id, now: Instant) -> bool {
-        let starts = self.host == Host::Up && self.fresh.out < self.fresh.room;
+    /// A message of `size` bytes comes in, out for its first attempt; false where too many are: it is to wait for its turn.
+    pub fn start_fresh(&mut self, id: Id, size: u64, now: Instant) -> bool {
+        let room = if size <= SMALL { self.fresh.room * IN_HAND } else { IN_HAND };
+        let starts = self.host == Host::Up && self.fresh.out < room;
         if starts {
             self.out(id, Age { had: Duration::ZERO, at: now }, true);
         }
@@ -512,7 +519,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = queue(1000, now);
         assert_eq!(started(&mut schedule, now).len(), 1);
-        assert!(schedule.start_fresh(id(5000), now));
+        assert!(schedule.start_fresh(id(5000), 1, now));
         schedule.wait(id(5001), Age { had: Duration::ZERO, at: now }, Due { fresh: true, ..due(now) });
         assert_eq!(started(&mut schedule, now), [id(5001)]);
     }
@@ -540,6 +547,15 @@ mod tests {
             }
         }
         assert_eq!(told, [4 * 3600, 5 * 86_400]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_alone_for_a_while_although_it_is_late() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(RHYTHM);
+        schedule.host_is_away(now);
+        schedule.rest(id(0), Age { had: 5 * 60 * MINUTE, at: now }, now + 5 * MINUTE);
+        assert_eq!(schedule.next(now), Next::Wait(Some(now + 5 * MINUTE)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -129,10 +130,8 @@ impl Host {
     /// Ends what was not used for long.
     pub async fn tidy(&self) {
         let idle = self.settings.idle;
-        let old: Vec<_> = self.kept().extract_if(.., |kept| kept.since.elapsed() > idle).collect();
-        for Kept { connection, .. } in old {
-            connection.quit().await;
-        }
+        let old = self.kept().extract_if(.., |kept| kept.since.elapsed() > idle).collect();
+        quit(old).await;
     }
 
     /// Nobody waits for a place, a connection or a reply any more.
@@ -142,9 +141,8 @@ impl Host {
 
     /// Ends all that are kept.
     pub async fn close(&self) {
-        while let Some(Kept { connection, .. }) = self.take_kept() {
-            connection.quit().await;
-        }
+        let all = std::mem::take(&mut *self.kept());
+        quit(all).await;
     }
 
     fn take_kept(&self) -> Option<Kept> {
@@ -154,6 +152,12 @@ impl Host {
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// All at once: a host that says nothing is waited for once, not for each.
+async fn quit(connections: Vec<Kept>) {
+    let quits: JoinSet<_> = connections.into_iter().map(|kept| kept.connection.quit()).collect();
+    quits.join_all().await;
 }
 
 impl Lane<'_> {

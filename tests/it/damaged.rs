@@ -57,7 +57,8 @@ impl Laid {
         let mut record = Record::of(&mail, now);
         change(&mut record);
         fs::write(self.path(&format!("{id}.msg")), [&mail.trace[..], mail.message.wire()].concat()).unwrap();
-        fs::write(self.path(&format!("{id}.json")), record.to_json()).unwrap();
+        let ending = if record.in_flight { "out" } else { "json" };
+        fs::write(self.path(&format!("{id}.{ending}")), record.to_json()).unwrap();
         id
     }
 
@@ -77,7 +78,7 @@ impl Laid {
     /// Starts a relay, which sends all that is sound.
     async fn drain(&self, host: &Host) -> Process {
         let relay = self.shop.serve_to(&host.url());
-        let held = |name: &String| name.ends_with(".json") || name.ends_with(".msg");
+        let held = |name: &String| [".json", ".out", ".msg"].iter().any(|ending| name.ends_with(ending));
         eventually("the spool is not empty", || !self.names("").iter().any(held)).await;
         relay
     }
