@@ -153,7 +153,6 @@ impl Relay {
         }
         let unknown = Status::new(Stage::Connect, 451, "4.4.1 the mail host was not reached yet");
         let notices: Vec<_> = concerned
-            .filter(|(recipient, _)| occasion.is_wished(recipient.wish.notify))
             .map(|(recipient, outcome)| Notice {
                 recipient,
                 status: outcome.as_ref().map_or(&unknown, Outcome::status),

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use optout_relay::mail::{Address, Client, Envelope, Id, Mail, Message, Outcome, ReversePath, Stage as At, Status, received};
@@ -13,8 +14,8 @@ use optout_relay::spool::Record;
 
 use crate::held::{SHOP, id};
 use crate::host::{Host, MODERN, Script, Stage, say};
-use crate::process::{Process, Shop};
-use crate::rig::{Logs, Plan, Relay, eventually};
+use crate::process::{Process, Shop, told};
+use crate::rig::{Logs, PATIENCE, Plan, Relay, eventually};
 
 const QUICK: &str = "[delivery]\nretry_first = \"100ms\"\nretry_max = \"200ms\"\n";
 const YEARS: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
@@ -213,6 +214,18 @@ async fn mail_that_seems_to_have_waited_for_ever_is_tried_once_more() {
     relay.stop();
 }
 
+/// Whoever allows so many has them accepted, so what is written of them must be read again.
+#[tokio::test]
+async fn the_record_of_very_many_recipients_is_read_again() {
+    let (host, mut laid) = (Host::away(Script::new(MODERN)), Laid::new(""));
+    let to: Vec<_> = (0..30_000).map(|number| format!("{number}-{}@x.example", "x".repeat(150))).collect();
+    laid.lay(&to.iter().map(String::as_str).collect::<Vec<_>>(), |_| {});
+    let mut relay = laid.shop.serve_to(&host.url());
+    relay.says("WARN the mail host is out of reach");
+    relay.stop();
+    assert_eq!((laid.names("corrupt"), relay.count("is set aside")), (vec![], 0));
+}
+
 /// Trouble with the disk passes; until then it is not asked all the time.
 #[tokio::test]
 async fn what_cannot_be_read_now_rests_also_when_its_sender_is_to_be_told() {
@@ -244,7 +257,16 @@ fn a_link_is_no_spool() {
     fs::create_dir_all(shop.path("var")).unwrap();
     fs::create_dir(shop.path("elsewhere")).unwrap();
     symlink(shop.path("elsewhere"), shop.path("var/spool")).unwrap();
-    let (code, out, talk) = shop.run(&["serve"]);
+    let mut relay = shop.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while relay.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            relay.kill().unwrap();
+            panic!("it runs");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (code, out, talk) = told(relay.wait_with_output().unwrap());
     let hint = "hint: it must be a folder of its own, no link, that the relay's user may write\n";
     assert!(talk.starts_with("optout-relay: open the spool `var/spool`: ") && talk.ends_with(hint), "{talk}");
     assert_eq!((code, out.as_str()), (74, ""));

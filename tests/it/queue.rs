@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use optout_relay::spool::{Forgotten, Request, Wanted};
+use optout_relay::spool::{Request, Wanted};
 
 use crate::held::{SHOP, id};
 use crate::host::Act::{Silence, Stall, WhenTold};
 use crate::host::{Host, MODERN, Script, Stage, say};
 use crate::process::Shop;
-use crate::rig::{Client, Plan, Relay, eventually};
+use crate::rig::{Client, Logs, Plan, Relay, eventually};
 
 const QUICK: &str = "[delivery]\nretry_first = \"50ms\"\nretry_max = \"100ms\"\n";
 
@@ -33,7 +33,7 @@ async fn one_that_always_fails_holds_up_no_other() {
         ("RCPT TO:<poison@", "451 4.2.1 later"),
         ("RCPT TO:<poison@", "421 4.3.2 closing"),
     ] {
-        let host = Host::away(Script::new(MODERN).always(word, reply));
+        let (host, logs) = (Host::away(Script::new(MODERN).always(word, reply)), Logs::watch());
         let (relay, mut client) = queue(QUICK, 0, &host).await;
         client.mail("poison@example.com", &["poison@x.example"], "Subject: x\r\n\r\nx").await;
         for _ in 0..20 {
@@ -43,6 +43,7 @@ async fn one_that_always_fails_holds_up_no_other() {
         eventually("they do not go past it", || host.kept().len() == 20).await;
         eventually("they are still held", || relay.line.spool.len() == 1).await;
         assert_eq!(relay.held()[0].envelope.sender.as_str(), "poison@example.com");
+        assert_eq!(logs.lines(&["the mail host is out of reach"]).len(), 1, "{word} {reply}");
         drop(client);
         assert!(relay.stop().await);
     }
@@ -100,12 +101,13 @@ async fn what_is_under_way_is_dropped_when_it_comes_back() {
     let answer = relay.client().await.mail(SHOP, &["a@x.example"], "Subject: x\r\n\r\nx").await;
     let which = relay.held()[0].envelope.id;
     assert_eq!(id(&answer), which.to_string());
-    let asked = Request { which: Some(which), wanted: Wanted::Drop }.ask(&relay.path("var/spool")).unwrap();
-    let forgotten = tokio::task::spawn_blocking({
-        let spool = relay.line.spool.clone();
-        move || spool.forget(which).unwrap()
-    });
-    assert_eq!(forgotten.await.unwrap(), Forgotten::NotYet);
+    let ask = |wanted, which| Request { which, wanted }.ask(&relay.path("var/spool")).unwrap();
+    let asked = ask(Wanted::Drop, Some(which));
+    for _ in 0..2 {
+        // Between the first and the second all wishes were looked at.
+        let other = ask(Wanted::Retry, None);
+        eventually("no wish is heard", || !other.exists()).await;
+    }
     assert_eq!(relay.spooled().len(), 2);
     host.speak();
     relay.is_drained().await;
