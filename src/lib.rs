@@ -23,7 +23,7 @@
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
 //! | 2 holder | [`ledger`] | the suppression log |
-//! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `files` (written, synced, renamed), `requests` (what people want of it) |
+//! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `shelf` (what lies where), `files` (written, synced, renamed), `requests` (what people want of it) |
 //! | 1b reader | `spool/record` | what the disk knows of a held message, versioned |
 //! | 1 decider | `spool/schedule` | what is due, and how the host is; pure |
 //! | 4 loop | [`delivery`] | the runner: held mail that is due goes out again |

@@ -113,7 +113,7 @@ fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> s
     let until = Duration::try_from(record.next.duration_since(now)).unwrap_or_default();
     let away = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if status.stage == Stage::Connect);
     let next = match until.as_secs() {
-        _ if record.in_flight => "is tried now".to_owned(),
+        _ if record.in_flight() => "is tried now".to_owned(),
         0 if record.outcomes.iter().flatten().any(away) => "until the mail host is back".to_owned(),
         0 => "is due now".to_owned(),
         _ => format!("is tried again in {}", rounded(until)),

@@ -37,7 +37,7 @@ impl Relay {
 
     async fn lend(&self, id: Id) -> Option<Lent> {
         let lent = self.spool.lend(id).await?;
-        if lent.record.in_flight {
+        if lent.record.in_flight() {
             words::was_under_way(&lent.record);
         }
         Some(lent)

@@ -61,13 +61,13 @@ impl Folder {
     }
 
     /// The whole content of `name` is replaced at once; the folder is not synced.
-    pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    pub fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
         let temporary = format!("{name}{TEMPORARY}");
-        match self.create(&temporary, &[content]) {
+        match self.create(&temporary, parts) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Left over from an attempt that failed.
                 self.remove_if_there(&temporary)?;
-                self.create(&temporary, &[content])?;
+                self.create(&temporary, parts)?;
             }
             created => created?,
         }
@@ -198,7 +198,7 @@ mod tests {
         std::os::unix::fs::symlink(home.path().join("secret"), folder.path().join("l")).unwrap();
         assert!(folder.read("l", 10).is_err());
         assert!(folder.create("l", &[b"x"]).is_err());
-        folder.replace("l", b"new").unwrap();
+        folder.replace("l", &[b"new"]).unwrap();
         assert_eq!(folder.read("l", 10).unwrap(), b"new");
         assert_eq!(std::fs::read_to_string(home.path().join("secret")).unwrap(), "s");
         assert!(folder.read("l", 2).is_err());

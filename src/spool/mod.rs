@@ -1,19 +1,19 @@
-//! Mail that waits, on disk: a folder with two files a message, its bytes (`ID.msg`) and its record (`ID.json`, and `ID.out`
-//! as long as an attempt is under way: a new name takes no room on a full disk). Never judges, never sends; never says that
-//! it holds a message before both files and the folder are synced.
+//! Mail that waits, on disk. Never judges, never sends; never says that it holds a message before its files and their folder
+//! are synced.
 //!
-//! The record is the message: it is written last and removed first, so a `.msg` alone was never promised to anybody. In
-//! memory is only when each one is due. Whoever takes a message out has it as a value, [`Lent`] or [`InFlight`], and what
+//! In memory is only when each message is due. Whoever takes one out has it as a value, [`Lent`] or [`InFlight`], and what
 //! fails hands that value back; one that is dropped on the way waits again as it stands on disk.
 
 mod files;
 mod record;
 mod requests;
 mod schedule;
+mod shelf;
 
-pub use record::{Record, Unreadable};
+pub use record::{Form, Record, Unreadable};
 pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
+pub use shelf::{CORRUPT, records};
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -23,17 +23,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::disk::sync_above;
-use crate::mail::{Id, Mail, Message, Outcome};
-use files::{Folder, TEMPORARY};
-
-/// A record is read up to this size, in bytes: tens of thousands of recipients with what the host said to each.
-const MAX_RECORD: u64 = 64 << 20;
+use crate::mail::{Id, Mail, Outcome};
+use shelf::{Shelf, Unusable};
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
@@ -47,13 +43,10 @@ const FILES: usize = 32;
 /// How long what was found out about free space holds.
 const ROOM_HOLDS: Duration = Duration::from_secs(1);
 
-/// What cannot be read goes into this folder in the spool.
-pub const CORRUPT: &str = "corrupt";
-
 /// The folder and what is in it.
 #[derive(Debug)]
 pub struct Spool {
-    folder: Folder,
+    shelf: Shelf,
     /// Locked as long as we live: one relay a spool.
     _lock: File,
     rhythm: Rhythm,
@@ -143,12 +136,13 @@ impl Spool {
     /// Opens and locks the folder and lists what is in it; nothing is read yet. What was never promised is swept away.
     pub fn open(path: &Path, rhythm: Rhythm, min_free: u64) -> Result<(Arc<Self>, Backlog), OpenError> {
         let wrong = |error| OpenError::Folder(path.to_owned(), error);
-        let folder = Folder::open(path).map_err(wrong)?;
+        let shelf = Shelf::open(path).map_err(wrong)?;
         sync_above(path).map_err(wrong)?;
         let lock = requests::lock(path).map_err(wrong)?.ok_or_else(|| OpenError::InUse(path.to_owned()))?;
         requests::open(path).map_err(wrong)?;
+        let backlog = Backlog(shelf.sweep().map_err(wrong)?);
         let spool = Self {
-            folder,
+            shelf,
             _lock: lock,
             rhythm,
             min_free,
@@ -159,47 +153,21 @@ impl Spool {
             chance: RandomState::new(),
             spread: AtomicU64::new(0),
         };
-        let backlog = spool.sweep().map_err(wrong)?;
         Ok((Arc::new(spool), backlog))
-    }
-
-    fn sweep(&self) -> io::Result<Backlog> {
-        let (mut records, mut messages) = (Vec::new(), Vec::new());
-        for entry in std::fs::read_dir(self.folder.path())? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if is_temporary(name) {
-                self.folder.remove_if_there(name)?;
-            } else if let Some(id) = record_id(name) {
-                records.push(id);
-            } else if let Some(id) = name.strip_suffix(".msg").and_then(Id::parse) {
-                messages.push(id);
-            }
-        }
-        records.sort_unstable();
-        // Renamed when the machine died, and the disk has kept both names: nothing had begun, or all is noted.
-        for twice in records.windows(2).filter(|pair| pair[0] == pair[1]) {
-            self.folder.remove_if_there(&record_name(twice[0], true))?;
-        }
-        records.dedup();
-        for id in messages.into_iter().filter(|id| records.binary_search(id).is_err()) {
-            self.folder.remove_if_there(&message_name(id))?;
-        }
-        Ok(Backlog(records))
     }
 
     /// Reads the records of the backlog and lets each wait for its time; how many that are. Blocks.
     pub fn schedule(&self, backlog: &Backlog) -> usize {
         let mut count = 0;
         for &id in &backlog.0 {
-            match self.read_record(id) {
+            match self.shelf.record(id) {
                 Ok(mut record) => {
                     count += 1;
                     let had = record.age + downtime(record.written);
-                    if had - record.age >= REMEMBER {
+                    if had - record.age >= REMEMBER && record.form != Form::New {
                         (record.age, record.written) = (had, Timestamp::now());
                         // Where it cannot be written it counts at the next start.
-                        let _ = self.folder.replace(&record_name(id, record.in_flight), &record.to_json());
+                        let _ = self.shelf.note_age(&record);
                     }
                     let age = Age { had, at: Instant::now() };
                     let delay_told = record.delay_told;
@@ -207,12 +175,12 @@ impl Spool {
                     self.locked().wait(id, age, due);
                     self.changed.notify_one();
                 }
-                Err(Unusable::Disk(error)) if passes(&error) => {
+                Err(error) if error.passes() => {
                     tracing::error!(%id, "read held mail: {error}; it is tried again later");
                     let now = Instant::now();
                     self.locked().rest(id, Age { had: Duration::ZERO, at: now }, now + self.rhythm.first);
                 }
-                Err(error) => self.set_aside(id, &error),
+                Err(error) => self.shelf.set_aside(id, &error),
             }
         }
         count
@@ -230,7 +198,7 @@ impl Spool {
     }
 
     async fn hold_in(self: &Arc<Self>, mail: Arc<Mail>, mut record: Record, fresh: bool) -> Result<(), NotHeld> {
-        record.in_flight = false;
+        record.form = Form::Rests;
         let id = record.envelope.id;
         let age = Age { had: record.age, at: Instant::now() };
         let due = Due { at: self.moment(record.next), fresh, delay_told: record.delay_told };
@@ -242,7 +210,7 @@ impl Spool {
 
     /// Puts a message on disk whose first attempt is under way already.
     pub async fn hold_in_flight(self: &Arc<Self>, mail: Arc<Mail>, mut record: Record) -> Result<InFlight, NotHeld> {
-        record.in_flight = true;
+        record.form = Form::New;
         let record = self.commit(mail.clone(), record).await?;
         let id = record.envelope.id;
         self.locked().start_elsewhere(id, Age { had: record.age, at: Instant::now() });
@@ -261,7 +229,7 @@ impl Spool {
             return self.hold_in(mail, record, fresh).await.map(|()| None);
         }
         let turn = self.turn(id);
-        record.in_flight = true;
+        record.form = Form::New;
         match self.commit(mail.clone(), record).await {
             Ok(record) => Ok(Some(InFlight::new(mail, record, turn))),
             Err(error) => {
@@ -275,7 +243,7 @@ impl Spool {
         if let Some(room) = self.room().as_mut() {
             room.free = room.free.saturating_sub(record.size);
         }
-        self.on_disk(move |spool| spool.write(&mail, &record).map(|()| record)).await.map_err(NotHeld)
+        self.on_disk(move |spool| spool.shelf.put(&mail, &record).map(|()| record)).await.map_err(NotHeld)
     }
 
     /// Does something with files where that is allowed to take its time.
@@ -289,29 +257,14 @@ impl Spool {
         spawn_blocking(move || work(&spool)).await.unwrap_or_else(|_| Err(io::Error::other("the writer failed")))
     }
 
-    fn write(&self, mail: &Mail, record: &Record) -> io::Result<()> {
-        let id = record.envelope.id;
-        let (message, name) = (message_name(id), record_name(id, record.in_flight));
-        self.folder.create(&message, &[&mail.trace, mail.message.wire()])?;
-        let written = self.folder.replace(&name, &record.to_json()).and_then(|()| self.folder.sync());
-        if let Err(error) = &written {
-            // The tool hears that it is not held, so it must not be: the record goes first.
-            let taken_back = self.folder.remove_if_there(&name).and_then(|()| self.folder.remove_if_there(&message));
-            if let Err(again) = taken_back {
-                tracing::error!(%id, possible_duplicate = true, "not held ({error}), and cannot be taken back: {again}");
-            }
-        }
-        written
-    }
-
     /// Takes a message out for an attempt. `None` where it cannot be read: then it was set aside.
     pub async fn lend(self: &Arc<Self>, id: Id) -> Option<Lent> {
         let turn = self.turn(id);
-        let read = self.on_disk(move |spool| match spool.read(id) {
+        let read = self.on_disk(move |spool| match spool.shelf.read(id) {
             Ok(found) => Ok(Some(found)),
-            Err(Unusable::Disk(error)) if passes(&error) => Err(error),
+            Err(Unusable::Disk(error)) if Unusable::disk_passes(&error) => Err(error),
             Err(error) => {
-                spool.set_aside(id, &error);
+                spool.shelf.set_aside(id, &error);
                 Ok(None)
             }
         });
@@ -334,40 +287,6 @@ impl Spool {
         }
     }
 
-    fn read_record(&self, id: Id) -> Result<Record, Unusable> {
-        let (text, in_flight) = either_name(id, |name| self.folder.read(name, MAX_RECORD))?;
-        let record = Record { in_flight, ..Record::from_json(&text)? };
-        if record.envelope.id == id { Ok(record) } else { Err(Unusable::NotItsOwn) }
-    }
-
-    fn read(&self, id: Id) -> Result<(Mail, Record), Unusable> {
-        let record = self.read_record(id)?;
-        let mut bytes = Bytes::from(self.folder.read(&message_name(id), record.size)?);
-        if bytes.len() as u64 != record.size || record.trace > record.size {
-            return Err(Unusable::Cut);
-        }
-        let sound = |wire| Message::from_wire(wire).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage);
-        let trace = sound(bytes.split_to(record.trace as usize))?;
-        let message = sound(bytes)?;
-        Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
-    }
-
-    /// What cannot be read does not hold up the rest.
-    fn set_aside(&self, id: Id, error: &Unusable) {
-        let place = self.folder.path().join(CORRUPT);
-        tracing::error!(%id, "held mail {id} is set aside in {}: {error}\nhint: its record says for whom it was", place.display());
-        // The record goes last: a message without one is swept away at the next start.
-        for name in [message_name(id), record_name(id, false), record_name(id, true)] {
-            match self.folder.move_into(CORRUPT, &name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::error!(%id, "set {name} aside: {error}");
-                    return;
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// There is more room on the disk than must stay free.
     pub fn has_room(&self) -> bool {
         if self.min_free == 0 {
@@ -378,12 +297,12 @@ impl Spool {
         let told = room.as_ref().is_some_and(|room| room.told);
         if room.as_ref().is_none_or(|room| now.saturating_duration_since(room.looked) >= ROOM_HOLDS) {
             // Where it cannot be told there is none.
-            *room = Some(Room { looked: now, free: self.folder.free().unwrap_or(0), told });
+            *room = Some(Room { looked: now, free: self.shelf.free().unwrap_or(0), told });
         }
         let Some(room) = room.as_mut() else { return false };
         let has = room.free >= self.min_free;
         if !has && !told {
-            let (free, folder) = (room.free >> 20, self.folder.path().display());
+            let (free, folder) = (room.free >> 20, self.shelf.path().display());
             tracing::error!(
                 "no mail is taken: {free} MiB are free on the disk of {folder}\nhint: free space, or lower `delivery.min_free`"
             );
@@ -464,7 +383,7 @@ impl Spool {
 
     /// What people want of held mail, since the last time. Blocks.
     pub fn requests(&self) -> io::Result<Vec<Request>> {
-        requests::read(self.folder.path())
+        requests::read(self.shelf.path())
     }
 
     /// Tries one message now, or all; how many that are.
@@ -486,22 +405,14 @@ impl Spool {
             }
             self.turn(id)
         };
-        let was_there = [false, true].iter().any(|in_flight| self.folder.path().join(record_name(id, *in_flight)).exists());
-        self.erase(id)?;
+        let was_there = self.shelf.erase_any(id)?;
         turn.end(|schedule| schedule.remove(id));
         Ok(if was_there { Forgotten::Now } else { Forgotten::Before })
     }
 
     /// A wish was heard. Blocks.
     pub fn is_done(&self, request: &Request) -> io::Result<()> {
-        request.is_done(self.folder.path())
-    }
-
-    fn erase(&self, id: Id) -> io::Result<()> {
-        self.folder.remove_if_there(&record_name(id, true))?;
-        self.folder.remove_if_there(&record_name(id, false))?;
-        self.folder.remove_if_there(&message_name(id))?;
-        self.folder.sync()
+        request.is_done(self.shelf.path())
     }
 
     /// What the configuration says of waiting.
@@ -520,93 +431,15 @@ fn downtime(written: Timestamp) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(written)).unwrap_or_default().min(MAX_DOWNTIME)
 }
 
-/// The ids of all held messages, in the order in which they came, and their records; whether or not a relay runs.
-pub fn records(path: &Path) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
-    let mut ids: Vec<_> = match std::fs::read_dir(path) {
-        Ok(entries) => entries.filter_map(|entry| record_id(entry.ok()?.file_name().to_str()?)).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    ids.sort_unstable();
-    ids.dedup();
-    let path = path.to_owned();
-    Ok(ids.into_iter().filter_map(move |id| match either_name(id, |name| std::fs::read(path.join(name))) {
-        // It left in the meantime.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some((id, Err(error.to_string()))),
-        Ok((text, in_flight)) => {
-            let record = Record::from_json(&text).map(|record| Record { in_flight, ..record });
-            Some((id, record.map_err(|error| error.to_string())))
-        }
-    }))
-}
-
-fn message_name(id: Id) -> String {
-    format!("{id}.msg")
-}
-
-/// The record's name tells whether an attempt is under way.
-fn record_name(id: Id, in_flight: bool) -> String {
-    if in_flight { format!("{id}.out") } else { format!("{id}.json") }
-}
-
-fn record_id(name: &str) -> Option<Id> {
-    name.strip_suffix(".json").or(name.strip_suffix(".out")).and_then(Id::parse)
-}
-
-/// Reads a record under whichever name it has; true where an attempt is under way. It may get the other one meanwhile.
-fn either_name<T>(id: Id, read: impl Fn(&str) -> io::Result<T>) -> io::Result<(T, bool)> {
-    let mut last = Err(io::ErrorKind::NotFound.into());
-    for in_flight in [false, true, false] {
-        last = read(&record_name(id, in_flight)).map(|found| (found, in_flight));
-        if !matches!(&last, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-            break;
-        }
-    }
-    last
-}
-
-/// The host would take the rest for commands. No such message comes in; disks and people can make one.
-fn ends_early(message: &Message) -> bool {
-    let wire = message.wire();
-    wire.starts_with(b".\r\n") || memchr::memmem::find(wire, b"\r\n.\r\n").is_some()
-}
-
-/// A record that was never finished; other programs' files stay.
-fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(TEMPORARY).and_then(record_id).is_some()
-}
-
-/// Why a held message cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error(transparent)]
-    Record(#[from] Unreadable),
-    #[error("{0}")]
-    Disk(#[from] io::Error),
-    #[error("its record is that of another message")]
-    NotItsOwn,
-    #[error("its message was cut")]
-    Cut,
-    #[error("its message is none: a line does not end in CR LF, or is a lone dot")]
-    NoMessage,
-}
-
-/// Trouble of the disk or of the system passes, and then it is read after all.
-fn passes(error: &io::Error) -> bool {
-    let is_link = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP);
-    !is_link && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
-}
-
 impl Lent {
     /// Notes on disk that an attempt is under way. On failure it is handed back, and nothing may leave.
     pub async fn begin(mut self) -> Result<InFlight, (Self, io::Error)> {
         // Under way at the last end already: the name says so still.
-        if !self.record.in_flight {
-            if let Err(error) = self.turn.rename(true).await {
+        if !self.record.in_flight() {
+            if let Err(error) = self.turn.rename(Form::Rests, Form::Out).await {
                 return Err((self, error));
             }
-            self.record.in_flight = true;
+            self.record.form = Form::Out;
         }
         Ok(self.unsent())
     }
@@ -620,7 +453,8 @@ impl Lent {
     /// Lets it be due now, also at the next start; whether it was under way at the last end stands as it did.
     pub async fn hurry(mut self) -> io::Result<()> {
         self.record.next = Timestamp::now();
-        self.turn.rewrite(&self.record, false).await?;
+        let form = if self.record.in_flight() { Form::Out } else { Form::Rests };
+        self.turn.note(&self.mail, &self.record, form).await?;
         self.rest(Duration::ZERO);
         Ok(())
     }
@@ -638,7 +472,7 @@ impl InFlight {
     pub async fn settle(mut self, wait: Duration) -> Result<(), (Self, io::Error)> {
         let done = self.record.is_settled();
         if done {
-            if let Err(error) = self.turn.erase().await {
+            if let Err(error) = self.turn.erase(self.record.form).await {
                 return Err((self, error));
             }
             let id = self.turn.id;
@@ -647,10 +481,10 @@ impl InFlight {
         }
         self.record.written = Timestamp::now();
         self.record.next = self.record.written + wait;
-        match self.turn.rewrite(&self.record, true).await {
+        match self.turn.note(&self.mail, &self.record, Form::Rests).await {
             Ok(()) => {}
             // Nothing is lost where the record stays as it was: those who wait still wait.
-            Err(error) if self.on_disk == Self::lasting(&self.record) && self.turn.rename(false).await.is_ok() => {
+            Err(error) if self.on_disk == Self::lasting(&self.record) && self.put_back().await => {
                 let id = self.turn.id;
                 tracing::error!(%id, "what the host said cannot be written: {error}; it is tried again all the same");
             }
@@ -658,6 +492,14 @@ impl InFlight {
         }
         self.turn.wait(&self.record, wait);
         Ok(())
+    }
+
+    /// Has the disk say as far as it can that no attempt is under way any more; a single file cannot.
+    async fn put_back(&self) -> bool {
+        match self.record.form {
+            Form::Out => self.turn.rename(Form::Out, Form::Rests).await.is_ok(),
+            Form::Rests | Form::New => true,
+        }
     }
 
     /// Cannot be settled now, and leaves its place to others meanwhile.
@@ -687,38 +529,22 @@ impl InFlight {
 }
 
 impl Turn {
-    /// Writes the record under the name that it has; with `rests` it then gets the name of one that waits.
-    async fn rewrite(&self, record: &Record, rests: bool) -> io::Result<()> {
-        let (id, mut record) = (self.id, record.clone());
-        if let Some(age) = self.spool.locked().age(id) {
+    async fn note(&self, mail: &Arc<Mail>, record: &Record, to: Form) -> io::Result<()> {
+        let (mail, mut record) = (mail.clone(), record.clone());
+        if let Some(age) = self.spool.locked().age(self.id) {
             record.age = age.by(Instant::now());
         }
-        let written = self.spool.on_disk(move |spool| {
-            spool.folder.replace(&record_name(id, record.in_flight), &record.to_json())?;
-            if rests && record.in_flight {
-                spool.folder.rename(&record_name(id, true), &record_name(id, false))?;
-            }
-            spool.folder.sync()
-        });
-        written.await
+        self.spool.on_disk(move |spool| spool.shelf.note(&mail, &record, to)).await
     }
 
-    /// Gives the record the name of one that is under way, or of one that waits. Takes no room on the disk.
-    async fn rename(&self, in_flight: bool) -> io::Result<()> {
-        let (from, to) = (record_name(self.id, !in_flight), record_name(self.id, in_flight));
-        let renamed = self.spool.on_disk(move |spool| {
-            spool.folder.rename(&from, &to)?;
-            spool.folder.sync().inspect_err(|_| {
-                // Not known to be on disk, so it did not happen.
-                let _ = spool.folder.rename(&to, &from);
-            })
-        });
-        renamed.await
-    }
-
-    async fn erase(&self) -> io::Result<()> {
+    async fn rename(&self, from: Form, to: Form) -> io::Result<()> {
         let id = self.id;
-        self.spool.on_disk(move |spool| spool.erase(id)).await
+        self.spool.on_disk(move |spool| spool.shelf.rename(id, from, to)).await
+    }
+
+    async fn erase(&self, form: Form) -> io::Result<()> {
+        let id = self.id;
+        self.spool.on_disk(move |spool| spool.shelf.erase(id, form)).await
     }
 
     fn wait(self, record: &Record, wait: Duration) {
@@ -754,8 +580,10 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::mail::{Address, Client, Envelope, Recipient, ReversePath};
+    use crate::mail::{Address, Client, Envelope, Message, Recipient, ReversePath};
 
     const RHYTHM: Rhythm = Rhythm {
         first: Duration::from_secs(300),
@@ -780,22 +608,5 @@ mod tests {
         let mail = mail((0..20_000).map(|number| format!("{number}{}@x.example", "a".repeat(250))));
         spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
         assert_eq!(spool.lend(mail.envelope.id).await.unwrap().record.waiting().len(), 20_000);
-    }
-
-    #[tokio::test]
-    async fn what_can_only_half_be_set_aside_is_not_swept_away() {
-        let home = tempfile::tempdir().unwrap();
-        let at = |name: &str| home.path().join(name);
-        let (spool, _) = Spool::open(home.path(), RHYTHM, 0).unwrap();
-        let mail = mail(["a@x.example".to_owned()]);
-        let id = mail.envelope.id;
-        spool.hold(mail.clone(), Record::of(&mail, Timestamp::now())).await.unwrap();
-        let (record, message) = (record_name(id, false), message_name(id));
-        std::fs::write(at(&record), "torn").unwrap();
-        std::fs::create_dir_all(at(CORRUPT).join(&message)).unwrap();
-        assert!(spool.lend(id).await.is_none());
-        drop(spool);
-        Spool::open(home.path(), RHYTHM, 0).unwrap();
-        assert_eq!((at(&record).exists(), at(&message).exists()), (true, true));
     }
 }

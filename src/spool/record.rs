@@ -32,14 +32,25 @@ pub struct Record {
     pub written: Timestamp,
     /// When it is tried again.
     pub next: Timestamp,
-    /// An attempt is under way, or was when the relay ended. Not in the text: the name of the file tells it.
-    pub in_flight: bool,
+    /// How it lies on disk. Not in the text: the name of the file tells it.
+    pub form: Form,
     /// The sender was told that it is late.
     pub delay_told: bool,
     /// Bytes of the message's file.
     pub size: u64,
     /// So many of them are our own trace field, in front.
     pub trace: u64,
+}
+
+/// How a message lies on disk, and whether an attempt is under way, or was when the relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// A pair that waits.
+    Rests,
+    /// A pair that is under way.
+    Out,
+    /// A single file that is under way for the first time.
+    New,
 }
 
 /// Why a record cannot be used.
@@ -58,7 +69,7 @@ impl Record {
             age: Duration::ZERO,
             written: arrived,
             next: arrived,
-            in_flight: false,
+            form: Form::Rests,
             delay_told: false,
             size: mail.len() as u64,
             trace: mail.trace.len() as u64,
@@ -68,6 +79,11 @@ impl Record {
     /// It is a report, or was sent as one: nobody is told when it fails (RFC 5321 4.5.5).
     pub fn is_report(&self) -> bool {
         self.envelope.sender == ReversePath::Null
+    }
+
+    /// An attempt is under way, or was when the relay ended.
+    pub fn in_flight(&self) -> bool {
+        self.form != Form::Rests
     }
 
     /// The places of those who still wait.
@@ -178,7 +194,7 @@ impl Record {
             age: Duration::from_millis(written.waited_ms),
             written: written.written,
             next: written.next,
-            in_flight: false,
+            form: Form::Rests,
             delay_told: written.delay_told,
             size: written.size,
             trace: written.trace,

@@ -19,7 +19,7 @@ const CALLS: &str = "fsync,fdatasync,?rename,renameat,renameat2,write,writev,sen
 const HELD: [(&str, &str); 4] = [(".msg", "sync"), (".json.tmp", "sync"), (".json", "rename"), ("/spool", "sync")];
 
 /// The same where an attempt begins before the 250, or at once after it.
-const SENT: [(&str, &str); 4] = [(".msg", "sync"), (".out.tmp", "sync"), (".out", "rename"), ("/spool", "sync")];
+const SENT: [(&str, &str); 3] = [(".new.tmp", "sync"), (".new", "rename"), ("/spool", "sync")];
 
 /// The same for an opted-out recipient's 550.
 const LOGGED: [(&str, &str); 1] = [("/suppressed.jsonl", "sync")];

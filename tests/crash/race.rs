@@ -58,7 +58,10 @@ fn asks(scene: &mut Scene) -> Tally {
         assert_eq!(hand_in_one(&site.door, letter, &scene.offers), Some(250), "not held");
     }
     site.opt_out(letters[..2].iter().flat_map(|letter| letter.recipients.clone()));
-    let gone = || site.held().0.iter().filter(|file| file.ends_with(".json") || file.ends_with(".out")).count() <= 1;
+    let gone = || {
+        site.held().0.iter().filter(|file| file.ends_with(".json") || file.ends_with(".out") || file.ends_with(".new")).count()
+            <= 1
+    };
     let suppressed = until(DRAIN, || scene.evidence(&site, 0).suppressed.len() == 2 || gone());
     scene.sink.up();
     let mut tally = scene.close(&site, relay, 0);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use optout_relay::mail::{Address, Client, Envelope, Id, Mail, Message, Outcome, ReversePath, Stage as At, Status, received};
-use optout_relay::spool::Record;
+use optout_relay::spool::{Form, Record};
 
 use crate::held::{SHOP, id};
 use crate::host::{Host, MODERN, Script, Stage, say};
@@ -57,7 +57,7 @@ impl Laid {
         let mut record = Record::of(&mail, now);
         change(&mut record);
         fs::write(self.path(&format!("{id}.msg")), [&mail.trace[..], mail.message.wire()].concat()).unwrap();
-        let ending = if record.in_flight { "out" } else { "json" };
+        let ending = if record.in_flight() { "out" } else { "json" };
         fs::write(self.path(&format!("{id}.{ending}")), record.to_json()).unwrap();
         id
     }
@@ -78,7 +78,7 @@ impl Laid {
     /// Starts a relay, which sends all that is sound.
     async fn drain(&self, host: &Host) -> Process {
         let relay = self.shop.serve_to(&host.url());
-        let held = |name: &String| [".json", ".out", ".msg"].iter().any(|ending| name.ends_with(ending));
+        let held = |name: &String| [".json", ".out", ".new", ".msg"].iter().any(|ending| name.ends_with(ending));
         eventually("the spool is not empty", || !self.names("").iter().any(held)).await;
         relay
     }
@@ -164,7 +164,7 @@ async fn what_was_under_way_when_the_relay_ended_is_tried_again_and_told_once() 
     let host = Host::start(Script::new(MODERN).at(Stage::Rcpt, [later(), later()])).await;
     let mut laid = Laid::new(QUICK);
     let has_it = |record: &mut Record| {
-        record.in_flight = true;
+        record.form = Form::Out;
         record.note([(0, Outcome::Delivered(Status::new(At::Dot, 250, "2.0.0 taken")))]);
     };
     let id = laid.lay(&["a@x.example", "b@x.example", "c@x.example"], has_it);

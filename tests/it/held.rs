@@ -72,7 +72,7 @@ async fn a_host_that_takes_its_time_settles_what_is_held_meanwhile() {
         let answer = client.mail(SHOP, &["a@x.example", "b@x.example"], "Subject: x\r\n\r\nx").await;
         assert!(answer.starts_with("250 2.0.0 held as "), "{answer}");
         let held = relay.held();
-        assert_eq!((held.len(), held[0].in_flight, held[0].waiting()), (1, true, vec![0, 1]));
+        assert_eq!((held.len(), held[0].in_flight(), held[0].waiting()), (1, true, vec![0, 1]));
         host.speak();
         relay.is_drained().await;
         assert_eq!(logs.lines(&[&id(&answer), &format!("status=\"{expected}\"")]).len(), 2);
@@ -122,7 +122,7 @@ async fn stored_mail_is_answered_before_the_host_is_asked() {
     assert_eq!((relay.spooled(), relay.suppressed().len()), (vec![], 1));
     let answer = client.mail(SHOP, &["out@x.example", "in@x.example"], "Subject: x\r\n\r\nx").await;
     assert!(answer.starts_with("250 2.0.0 held as "), "{answer}");
-    assert_eq!((relay.spooled().len(), relay.suppressed().len(), host.seen().messages.len()), (2, 2, 0));
+    assert_eq!((relay.spooled().len(), relay.suppressed().len(), host.seen().messages.len()), (1, 2, 0));
     host.speak();
     relay.is_drained().await;
     let answer = client.mail(SHOP, &["gone@x.example"], "Subject: x\r\n\r\nx").await;

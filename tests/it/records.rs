@@ -15,7 +15,7 @@ fn sound() -> Value {
             {"address": "c@x.example", "state": "delivered", "status": status("dot"), "orcpt": "rfc822;c+2B@x.example"},
             {"address": "d@x.example", "state": "dropped", "status": status("opt_out"), "notify": "NEVER"},
         ],
-        "attempts": 3, "waited_ms": 1500, "written": "2026-11-24T10:00:01Z", "next": "2026-11-24T10:05:00Z", "in_flight": true,
+        "attempts": 3, "waited_ms": 1500, "written": "2026-11-24T10:00:01Z", "next": "2026-11-24T10:05:00Z",
         "delay_told": false, "client": "::1", "helo": "tool", "extended": true, "eight_bit": true, "smtputf8": true,
         "ret": "HDRS", "envid": "QQ+2B1",
     })

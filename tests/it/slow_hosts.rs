@@ -22,7 +22,7 @@ async fn only_so_many_attempts_go_on_in_memory_when_nobody_waits_for_them_any_mo
         assert!(answer.starts_with("250 2.0.0 held as "), "{answer}");
     }
     // Two that began while the tool waited, and what the spool lets out of new mail for two connections.
-    let under_way = relay.held().iter().filter(|record| record.in_flight).count();
+    let under_way = relay.held().iter().filter(|record| record.in_flight()).count();
     assert_eq!(under_way, 10);
     assert_eq!(relay.line.late.available_permits(), 0);
     (0..2).for_each(|_| host.speak());
