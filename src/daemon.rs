@@ -24,7 +24,7 @@ use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
 use crate::place::Fault;
-use crate::relay::Relay;
+use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Door};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
@@ -114,6 +114,7 @@ impl Daemon {
             spool,
             patience: (file.delivery.answer == Answer::Delivered).then_some(file.delivery.patience),
             late: Arc::new(Semaphore::new(file.upstream.max_connections.min(Semaphore::MAX_PERMITS))),
+            seats: Seats::new(),
             attempts: TaskTracker::new(),
             stop: CancellationToken::new(),
             ids_given: AtomicU64::new(0),

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::relay::Relay;
 use crate::spool::{Backlog, Forgotten, Next, Request, Wanted};
 
-/// How often it is looked for wishes.
+/// How often it is looked for wishes, and for room.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs until the relay stops; attempts that are under way then are among `relay.attempts`.
@@ -44,13 +44,14 @@ pub async fn run(relay: Arc<Relay>, backlog: Backlog) {
     }
 }
 
-/// Hears what people want of held mail, until the relay stops.
+/// Hears what people want of held mail, and looks for room on the disk, until the relay stops.
 pub async fn hear(relay: Arc<Relay>) {
     loop {
         tokio::select! {
             () = relay.stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+        relay.spool.look_for_room().await;
         let shared = relay.clone();
         // A look that failed is followed by the next one.
         let _ = spawn_blocking(move || look(&shared)).await;

@@ -4,6 +4,7 @@
 mod answer;
 mod held;
 mod judged;
+mod patience;
 mod words;
 
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +51,8 @@ pub struct Relay {
     pub patience: Option<Duration>,
     /// For each attempt that a tool has waited for too long, while it goes on: what is under way is in memory.
     pub late: Arc<Semaphore>,
+    /// For tools that wait.
+    pub seats: Seats,
     /// Attempts for which no tool waits.
     pub attempts: TaskTracker,
     /// The relay is shutting down.
@@ -62,11 +64,14 @@ pub struct Relay {
 }
 
 /// What one attempt came to. `Err` is an answer too: it came before anything could leave.
-type Attempted = Result<Attempt, Reply>;
+pub type Attempted = Result<Attempt, Reply>;
+
+/// Seats for tools that wait for an attempt.
+pub type Seats = patience::Seats<Attempted>;
 
 /// An attempt that is over.
 #[derive(Debug, Default)]
-struct Attempt {
+pub struct Attempt {
     /// By the place of the recipient.
     outcomes: Vec<(usize, Outcome)>,
     /// A host took it that reports no success, so those of them whose sender wants to hear of it are told by us.
@@ -125,14 +130,17 @@ impl Relay {
     /// Tries while the tool waits. Where that takes too long the message is held first, and the attempt that is under way
     /// settles the held one.
     async fn deliver(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp, patience: Duration) -> Reply {
-        let mut attempt = Box::pin(self.clone().first_attempt(mail.clone(), Until::Sent));
-        let attempted = match timeout(patience, &mut attempt).await {
-            Ok(attempted) => attempted,
-            Err(_) => match self.spool.hold_in_flight(mail.clone(), Record::of(&mail, arrived)).await {
+        let mut seat = self.seats.take(self.clone().first_attempt(mail.clone(), Until::Sent));
+        let attempted = match seat.within(patience).await {
+            Some(attempted) => {
+                self.seats.give_back(seat);
+                attempted
+            }
+            None => match self.spool.hold_in_flight(mail.clone(), Record::of(&mail, arrived)).await {
                 Ok(held) => {
                     let (relay, late) = (self.clone(), self.late.clone().try_acquire_owned());
                     let settled = async move {
-                        let attempted = attempt.await;
+                        let attempted = seat.rest().await;
                         drop(late);
                         relay.conclude(held, attempted).await;
                     };
@@ -142,7 +150,7 @@ impl Relay {
                 // The disk does not take it, but the host may.
                 Err(error) => {
                     words::not_held(&mail, &error);
-                    attempt.await
+                    seat.rest().await
                 }
             },
         };
@@ -271,10 +279,11 @@ impl Relay {
             let reports_success = van.reports_success();
             match van.send(&to(mail, &judged), &load, &|| self.lists.is_current(&list)).await {
                 Sent::Done(sent) => {
-                    let sent: Vec<_> = judged.places.iter().copied().zip(sent).collect();
-                    words::log_outcomes(mail, &sent, self.upstream.name(), started);
-                    let relayed = if reports_success { Vec::new() } else { relayed(mail, &sent) };
-                    outcomes.extend(sent);
+                    let kept_back = outcomes.len();
+                    outcomes.extend(judged.places.iter().copied().zip(sent));
+                    let sent = &outcomes[kept_back..];
+                    words::log_outcomes(mail, sent, self.upstream.name(), started);
+                    let relayed = if reports_success { Vec::new() } else { relayed(mail, sent) };
                     return Ok(Attempt { outcomes, relayed });
                 }
                 Sent::Recalled => {}

@@ -19,7 +19,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,9 +40,6 @@ const REMEMBER: Duration = Duration::from_secs(6 * 3600);
 /// Files of the spool that are open at once: clients must not use up what the relay itself needs.
 const FILES: usize = 32;
 
-/// How long what was found out about free space holds.
-const ROOM_HOLDS: Duration = Duration::from_secs(1);
-
 /// The folder and what is in it.
 #[derive(Debug)]
 pub struct Spool {
@@ -51,24 +48,19 @@ pub struct Spool {
     _lock: File,
     rhythm: Rhythm,
     min_free: u64,
-    room: Mutex<Option<Room>>,
+    /// Bytes, less what was written since somebody looked.
+    free: AtomicU64,
+    /// It was said that there is too little.
+    told_of_room: AtomicBool,
     schedule: Mutex<Schedule>,
+    /// The host is there and the queue flows in its full width: most mail finds nothing new.
+    steady: AtomicBool,
     /// Files that may be open at once.
     files: Semaphore,
     /// Something has changed for whoever waits for mail to be due.
     changed: Notify,
     chance: RandomState,
     spread: AtomicU64,
-}
-
-/// What is known of free space.
-#[derive(Debug)]
-struct Room {
-    looked: Instant,
-    /// Bytes, less what was written since.
-    free: u64,
-    /// It was said that there is too little.
-    told: bool,
 }
 
 /// What came of the wish to forget a message.
@@ -141,13 +133,16 @@ impl Spool {
         let lock = requests::lock(path).map_err(wrong)?.ok_or_else(|| OpenError::InUse(path.to_owned()))?;
         requests::open(path).map_err(wrong)?;
         let backlog = Backlog(shelf.sweep().map_err(wrong)?);
+        let free = shelf.free().unwrap_or(0);
         let spool = Self {
             shelf,
             _lock: lock,
             rhythm,
             min_free,
-            room: Mutex::default(),
+            free: AtomicU64::new(free),
+            told_of_room: AtomicBool::new(false),
             schedule: Mutex::new(Schedule::new(rhythm)),
+            steady: AtomicBool::new(false),
             files: Semaphore::new(FILES),
             changed: Notify::new(),
             chance: RandomState::new(),
@@ -240,9 +235,8 @@ impl Spool {
     }
 
     async fn commit(self: &Arc<Self>, mail: Arc<Mail>, record: Record) -> Result<Record, NotHeld> {
-        if let Some(room) = self.room().as_mut() {
-            room.free = room.free.saturating_sub(record.size);
-        }
+        // Until somebody looks again.
+        let _ = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| Some(free.saturating_sub(record.size)));
         self.on_disk(move |spool| spool.shelf.put(&mail, &record).map(|()| record)).await.map_err(NotHeld)
     }
 
@@ -289,30 +283,22 @@ impl Spool {
 
     /// There is more room on the disk than must stay free.
     pub fn has_room(&self) -> bool {
-        if self.min_free == 0 {
-            return true;
-        }
-        let now = Instant::now();
-        let mut room = self.room();
-        let told = room.as_ref().is_some_and(|room| room.told);
-        if room.as_ref().is_none_or(|room| now.saturating_duration_since(room.looked) >= ROOM_HOLDS) {
-            // Where it cannot be told there is none.
-            *room = Some(Room { looked: now, free: self.shelf.free().unwrap_or(0), told });
-        }
-        let Some(room) = room.as_mut() else { return false };
-        let has = room.free >= self.min_free;
-        if !has && !told {
-            let (free, folder) = (room.free >> 20, self.shelf.path().display());
+        self.free.load(Ordering::Relaxed) >= self.min_free
+    }
+
+    /// Looks how much room there is, and says when there is too little. Called now and then.
+    pub async fn look_for_room(self: &Arc<Self>) {
+        // Where it cannot be told there is none.
+        let free = self.on_disk(|spool| spool.shelf.free()).await.unwrap_or(0);
+        self.free.store(free, Ordering::Relaxed);
+        let too_little = free < self.min_free;
+        if too_little && !self.told_of_room.swap(too_little, Ordering::Relaxed) {
+            let (free, folder) = (free >> 20, self.shelf.path().display());
             tracing::error!(
                 "no mail is taken: {free} MiB are free on the disk of {folder}\nhint: free space, or lower `delivery.min_free`"
             );
         }
-        room.told = !has;
-        has
-    }
-
-    fn room(&self) -> MutexGuard<'_, Option<Room>> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told_of_room.store(too_little, Ordering::Relaxed);
     }
 
     /// A place in the schedule for whoever carries mail out.
@@ -342,15 +328,20 @@ impl Spool {
 
     /// Mail may go to the host now: it is there, or it is time to ask whether it is.
     pub fn may_try(&self) -> bool {
-        self.locked().may_try(Instant::now())
+        self.steady.load(Ordering::Relaxed) || self.locked().may_try(Instant::now())
     }
 
     /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
     /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
         use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
+        let telling = outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut);
+        if let (true, Some(Outcome::Delivered(_))) = (self.steady.load(Ordering::Relaxed), telling) {
+            return;
+        }
         let mut schedule = self.locked();
-        let (news, more) = match outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut) {
+        self.steady.store(false, Ordering::Relaxed);
+        let (news, more) = match telling {
             // Nobody was left to send it to, so others may ask.
             None => (false, schedule.stop_asking(None)),
             Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
@@ -366,6 +357,7 @@ impl Spool {
             Some(_) => schedule.host_is_there(),
         };
         let held = schedule.count();
+        self.steady.store(schedule.is_steady(), Ordering::Relaxed);
         drop(schedule);
         if news {
             tracing::info!(held, "the mail host is back");

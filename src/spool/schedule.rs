@@ -318,6 +318,11 @@ impl Schedule {
         }
     }
 
+    /// The host is there, and as much is tried at once as may be.
+    pub fn is_steady(&self) -> bool {
+        self.host == Host::Up && self.retries.room == self.rhythm.retries()
+    }
+
     /// The host was out of reach when it was last asked.
     pub fn host_is_known_away(&self) -> bool {
         self.host != Host::Up

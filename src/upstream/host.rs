@@ -102,10 +102,14 @@ impl Host {
 
     /// Waits for a place and takes the kept connection that was used last, or makes a new one.
     pub async fn open(&self, fresh: bool) -> Result<Lane<'_>, Status> {
+        if self.cut.is_cancelled() {
+            return Err(stopped(Stage::Connect));
+        }
         tokio::select! {
             biased;
-            () = self.cut.cancelled() => Err(stopped(Stage::Connect)),
+            // First, for it is there at once mostly.
             lane = self.lane(fresh) => lane,
+            () = self.cut.cancelled() => Err(stopped(Stage::Connect)),
         }
     }
 
@@ -123,7 +127,8 @@ impl Host {
                 return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
             }
         }
-        let connection = Connection::open(&self.settings, self.cut.clone()).await?;
+        // A token of its own: all who wait on one share its lock.
+        let connection = Box::pin(Connection::open(&self.settings, self.cut.child_token())).await?;
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
     }
 
