@@ -44,7 +44,7 @@ fn measure(name: &str, entries: u64) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(name);
     write_list(&path, entries)?;
-    let mut relay = Relay::start(&path, &format!("file:{}", folder.path().join("outbox").display()))?;
+    let mut relay = Relay::start(&path, &format!("file:{}", folder.path().join("outbox").display()), "delivered")?;
     let first = relay.memory()?;
     let saved = Instant::now();
     let comment = if name.ends_with("csv") { "one-more@example.com\n" } else { "# saved again\n" };

@@ -34,11 +34,11 @@ pub struct Memory {
 
 impl Relay {
     /// Starts it with one list, before `upstream` (`smtp://…` or `file:…`).
-    pub fn start(list: &Path, upstream: &str) -> io::Result<Self> {
+    pub fn start(list: &Path, upstream: &str, answer: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name);
         let config = format!(
-            "hostname = \"relay.bench.example\"\nstate_dir = {:?}\nlisten.smtp = [\"127.0.0.1:0\"]\nupstream.url = {upstream:?}\nopt_out.lists = [{list:?}]\n",
+            "hostname = \"relay.bench.example\"\nstate_dir = {:?}\nlisten.smtp = [\"127.0.0.1:0\"]\nupstream.url = {upstream:?}\nopt_out.lists = [{list:?}]\ndelivery.answer = {answer:?}\n",
             at("var")
         );
         fs::write(at("relay.toml"), config)?;

@@ -54,6 +54,9 @@ struct Options {
     /// A session sends all its messages over one connection.
     #[arg(long)]
     kept: bool,
+    /// The relay stores every message before it answers, as Postfix does.
+    #[arg(long)]
+    stored: bool,
     /// Runs of each kind; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -151,7 +154,8 @@ impl Rig {
         let nothing =
             Plan { messages: 0, sessions: 0, size: 0, recipients: 0, opted_out: 0, round_trip: Duration::ZERO, kept: false };
         let sink = Sink::start(Arc::new(Run::new(0, nothing, true))).await?;
-        let relay = Relay::start(list.path(), &format!("smtp://{}", sink.address))?;
+        let relay =
+            Relay::start(list.path(), &format!("smtp://{}", sink.address), if options.stored { "stored" } else { "delivered" })?;
         let postfix = if options.alone || options.no_postfix {
             Err("not asked for".into())
         } else {
