@@ -387,6 +387,27 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_single_file_is_set_aside_whole() {
+        for damage in [&b""[..], b"torn", b"{}\nx\r\n", b"\n"] {
+            let (_home, shelf) = shelf();
+            let (mail, record) = message(1);
+            let id = mail.envelope.id;
+            shelf.put(&mail, &Record { form: Form::New, ..record }).unwrap();
+            shelf.folder.replace(&record_name(id, Form::New), &[damage]).unwrap();
+            let error = shelf.read(id).map(drop).unwrap_err();
+            assert!(!error.passes(), "{error}");
+            shelf.set_aside(id, &error);
+            assert_eq!((shelf.sweep().unwrap(), names(&shelf)), (vec![], vec![CORRUPT.to_owned()]));
+            assert!(shelf.path().join(CORRUPT).join(record_name(id, Form::New)).exists());
+        }
+        // Its message was cut, its record is sound.
+        let (_home, shelf) = shelf();
+        let (mail, record) = message(1);
+        shelf.put(&mail, &Record { form: Form::New, size: record.size + 1, ..record }).unwrap();
+        assert!(matches!(shelf.read(mail.envelope.id), Err(Unusable::Cut)));
+    }
+
+    #[test]
     fn what_can_only_half_be_set_aside_is_not_swept_away() {
         let (_home, shelf) = shelf();
         let (mail, record) = message(1);
