@@ -37,6 +37,9 @@ const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
 /// Downtime of so much is written down at the start, so that it counts at the next one as well.
 const REMEMBER: Duration = Duration::from_secs(6 * 3600);
 
+/// Threads that read the records at the start: a disk that is asked for several at once is faster.
+const READERS: usize = 4;
+
 /// Files of the spool that are open at once: clients must not use up what the relay itself needs.
 const FILES: usize = 32;
 
@@ -153,8 +156,17 @@ impl Spool {
 
     /// Reads the records of the backlog and lets each wait for its time; how many that are. Blocks.
     pub fn schedule(&self, backlog: &Backlog) -> usize {
+        let part = backlog.0.len().div_ceil(READERS).max(1);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = backlog.0.chunks(part).map(|ids| scope.spawn(|| self.schedule_part(ids))).collect();
+            // What a reader that failed has not read is read at the next start.
+            readers.into_iter().filter_map(|reader| reader.join().ok()).sum()
+        })
+    }
+
+    fn schedule_part(&self, ids: &[Id]) -> usize {
         let mut count = 0;
-        for &id in &backlog.0 {
+        for &id in ids {
             match self.shelf.record(id) {
                 Ok(mut record) => {
                     count += 1;
