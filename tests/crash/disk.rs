@@ -12,6 +12,7 @@ use crate::driver::{hand_in, hand_in_one};
 use crate::ground::{Ground, Play};
 use crate::relay::Site;
 use crate::scene::{DRAIN, Scene};
+use crate::tracer::Tracer;
 
 /// What there is too little of.
 #[derive(Clone, Copy)]
@@ -45,6 +46,14 @@ pub fn run(ground: &Ground) {
     for answer in ["stored", "delivered"] {
         plays.push((format!("{answer} 64 files"), Box::new(move |scene| few_files(scene, answer))));
     }
+    match Tracer::works() {
+        Err(reason) => ground.leave_out("disk, failing", &reason),
+        Ok(()) => {
+            for answer in ["stored", "delivered"] {
+                plays.push((format!("{answer} failing"), Box::new(move |scene| failing(scene, answer))));
+            }
+        }
+    }
     let may_mount = Mount::tmpfs(&std::env::temp_dir().join(format!("crash.mount.{}", std::process::id())), "size=1m");
     match may_mount {
         Err(reason) => ground.leave_out("disk", &format!("a tmpfs cannot be mounted here: {reason}")),
@@ -59,6 +68,41 @@ pub fn run(ground: &Ground) {
         }
     }
     ground.play("disk", plays);
+}
+
+/// One kind of call after the other fails with EIO for a while. A letter that must go to the disk meanwhile stays with its
+/// tool; one that has arrived and cannot be taken away comes once all the same.
+fn failing(scene: &mut Scene, answer: &'static str) -> Tally {
+    let site = scene.site(&scene.keys(answer));
+    let relay = site.start();
+    let log = scene.folder.join("calls");
+    let mut wrong = Vec::new();
+    let mut hand_in = |scene: &mut Scene, expected: std::ops::RangeInclusive<u16>, when: &str| {
+        let letter = scene.letter(&[""], 600);
+        match hand_in_one(&site.door, &letter, &scene.offers) {
+            Some(told) if expected.contains(&told) => {}
+            told => wrong.push(format!("{when}: the tool was told {told:?}")),
+        }
+    };
+    for calls in ["fdatasync", "fsync", "?rename,renameat,renameat2", "openat"] {
+        if answer == "delivered" {
+            scene.sink.down();
+        }
+        let tracer = Tracer::attach(relay.pid(), calls, &format!("{calls}:error=EIO"), &log);
+        hand_in(scene, 400..=499, &format!("{calls} fails"));
+        drop(tracer);
+        hand_in(scene, 250..=250, &format!("{calls} works again"));
+        scene.sink.up();
+        until(DRAIN, || site.held().0.is_empty());
+    }
+    let calls = "?unlink,unlinkat";
+    let tracer = Tracer::attach(relay.pid(), calls, &format!("{calls}:error=EIO"), &log);
+    hand_in(scene, 250..=250, &format!("{calls} fails"));
+    until(DRAIN, || scene.everything_arrived());
+    drop(tracer);
+    let mut tally = scene.close(&site, relay, 0);
+    tally.wrong.extend(wrong);
+    tally
 }
 
 /// The host is away until the disk is full; then it comes back.
