@@ -61,11 +61,11 @@ pub async fn hear(relay: Arc<Relay>) {
 fn look(relay: &Relay) {
     for request in relay.spool.requests().unwrap_or_default() {
         let Request { which, wanted } = request;
-        let heard = match (wanted, which) {
+        let is_done = match (wanted, which) {
             (Wanted::Retry, which) => {
                 let count = relay.spool.hurry(which);
                 tracing::info!(count, "held mail is tried now, for somebody asked for it");
-                Ok(true)
+                true
             }
             (Wanted::Drop, Some(id)) => {
                 let forgotten = relay.spool.forget(id);
@@ -75,12 +75,12 @@ fn look(relay: &Relay) {
                     Ok(Forgotten::NotYet) => {}
                     Err(error) => tracing::error!(%id, "held mail cannot be dropped: {error}"),
                 }
-                forgotten.map(|forgotten| forgotten != Forgotten::NotYet)
+                !matches!(forgotten, Ok(Forgotten::NotYet))
             }
-            (Wanted::Drop, None) => Ok(true),
+            (Wanted::Drop, None) => true,
         };
         // What is under way now is dropped when it comes back. What failed is not tried for ever: whoever asked sees that.
-        if !matches!(heard, Ok(false)) {
+        if is_done {
             let _ = relay.spool.is_done(&request);
         }
     }

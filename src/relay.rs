@@ -214,12 +214,13 @@ impl Relay {
             Answer::Hold => {
                 let mut record = Record::of(&mail, arrived);
                 record.next = record.written + self.note(&mut record, outcomes);
-                match self.spool.hold(mail.clone(), record.clone()).await {
+                // Whoever has it must not get it again, so the tool is then not asked to send it again.
+                let partly = partly_held(&record);
+                match self.spool.hold(mail.clone(), record).await {
                     Ok(()) => Reply::held(id),
                     Err(error) => {
                         let reply = words::not_held(&mail, &error);
-                        // Whoever has it must not get it again, so the tool is not asked to send it again.
-                        partly_held(&record).unwrap_or(reply)
+                        partly.unwrap_or(reply)
                     }
                 }
             }

@@ -61,8 +61,7 @@ pub fn run(config: &Config, command: &Command) -> Done {
     match command {
         Command::Show { id } => show(&folder, *id),
         Command::Retry { which: Which(which) } => {
-            let count = spool::records(&folder).map_err(|e| unreadable(&folder, &e))?;
-            let count = count.filter(|(id, _)| which.is_none_or(|which| which == *id)).count();
+            let count = spool::records(&folder, *which).map_err(|e| unreadable(&folder, &e))?.count();
             if count == 0 {
                 return Ok(nothing(*which));
             }
@@ -77,13 +76,11 @@ pub fn run(config: &Config, command: &Command) -> Done {
 fn show(folder: &Path, which: Option<Id>) -> Done {
     let mut out = BufWriter::new(stdout().lock());
     let (mut count, now) = (0, Timestamp::now());
-    for (id, record) in spool::records(folder).map_err(|e| unreadable(folder, &e))? {
-        if which.is_none_or(|which| which == id) {
-            count += 1;
-            match record {
-                Ok(record) => tell(&mut out, &record, now, which.is_some())?,
-                Err(error) => writeln!(out, "{id}  {error}")?,
-            }
+    for (id, record) in spool::records(folder, which).map_err(|e| unreadable(folder, &e))? {
+        count += 1;
+        match record {
+            Ok(record) => tell(&mut out, &record, now, which.is_some())?,
+            Err(error) => writeln!(out, "{id}  {error}")?,
         }
     }
     out.flush()?;
@@ -152,8 +149,8 @@ fn rounded(time: Duration) -> String {
 }
 
 fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
-    let held = |id| Ok::<_, Failure>(spool::records(folder).map_err(|e| unreadable(folder, &e))?.find(|(held, _)| *held == id));
-    let Some((_, record)) = held(id)? else { return Ok(nothing(Some(id))) };
+    let held = || Ok::<_, Failure>(spool::records(folder, Some(id)).map_err(|e| unreadable(folder, &e))?.next());
+    let Some((_, record)) = held()? else { return Ok(nothing(Some(id))) };
     if !yes {
         if !stdin().is_terminal() {
             return Err(Failure::new(Exit::Usage, "nobody is here to confirm it\nhint: say --yes"));
@@ -169,7 +166,7 @@ fn drop_one(config: &Config, folder: &Path, id: Id, yes: bool) -> Done {
         }
     }
     wish(config, Request { which: Some(id), wanted: Wanted::Drop })?;
-    if held(id)?.is_some() {
+    if held()?.is_some() {
         return Err(Failure::new(Exit::Io, format_args!("{id} is still held\nhint: the relay's log tells why")));
     }
     talk(&format!("{id} dropped"));
@@ -189,8 +186,7 @@ fn wish(config: &Config, request: Request) -> Result<(), Failure> {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;
             let done = runtime.block_on(async {
-                let ids = spool::records(&folder)?.map(|(id, _)| id).filter(|id| request.which.is_none_or(|which| which == *id));
-                for id in ids {
+                for (id, _) in spool::records(&folder, request.which)? {
                     match request.wanted {
                         Wanted::Drop => drop(spool.forget(id)?),
                         Wanted::Retry => match spool.lend(id).await {

@@ -3,15 +3,12 @@
 
 use super::form::{shown, wrapped};
 use super::{Case, Notice, Occasion, date};
-use crate::mail::{Stage, Status};
+use crate::mail::{OPTED_OUT, Stage, Status};
 
 /// The longest text from outside that is shown in one piece, in bytes.
 const MAX_SHOWN: usize = 500;
 
-/// What the status says of a recipient who has opted out, and of nobody else.
-const THIS_ONE: &str = "recipient has opted out of your mail";
-
-const OPTED_OUT: &str = "has opted out of your mail. Mail to this recipient stops here: it was not sent.";
+const STOPS_HERE: &str = "has opted out of your mail. Mail to this recipient stops here: it was not sent.";
 
 /// The subject of the report.
 pub fn subject(case: &Case<'_>) -> String {
@@ -41,7 +38,7 @@ pub fn text(case: &Case<'_>) -> String {
     for notice in &case.notices {
         text += &format!("  {}\r\n", shown(notice.recipient.address.as_str(), MAX_SHOWN));
         if opted_out(notice) {
-            text += &wrapped("    ", OPTED_OUT);
+            text += &wrapped("    ", STOPS_HERE);
         } else {
             text += &wrapped("    ", &reason(case, notice.status));
             text += &wrapped("      ", &shown(&notice.status.to_string(), MAX_SHOWN));
@@ -84,7 +81,7 @@ fn kept_back(notice: &Notice<'_>) -> bool {
 }
 
 fn opted_out(notice: &Notice<'_>) -> bool {
-    kept_back(notice) && notice.status.text == THIS_ONE
+    kept_back(notice) && notice.status.text == OPTED_OUT
 }
 
 /// What comes before the answer itself.

@@ -121,6 +121,23 @@ pub enum Notify {
 }
 
 impl Notify {
+    /// Reads the value of `NOTIFY` in capitals; `NEVER` stands alone (RFC 3461 4.1).
+    pub fn parse(list: &str) -> Option<Self> {
+        if list == "NEVER" {
+            return Some(Self::Never);
+        }
+        let (mut success, mut failure, mut delay) = (false, false, false);
+        for word in list.split(',') {
+            match word {
+                "SUCCESS" => success = true,
+                "FAILURE" => failure = true,
+                "DELAY" => delay = true,
+                _ => return None,
+            }
+        }
+        Some(Self::When { success, failure, delay })
+    }
+
     /// The sender wants to hear that the mail could not be delivered.
     pub fn of_failure(self) -> bool {
         matches!(self, Self::Unsaid | Self::When { failure: true, .. })
@@ -160,6 +177,17 @@ pub enum Ret {
     Full,
     /// `HDRS`
     Headers,
+}
+
+impl Ret {
+    /// Reads the value of `RET` in capitals.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "FULL" => Some(Self::Full),
+            "HDRS" => Some(Self::Headers),
+            _ => None,
+        }
+    }
 }
 
 /// The value of `RET`.

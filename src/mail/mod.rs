@@ -14,6 +14,6 @@ pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wi
 pub use heading::Heading;
 pub use message::{HeaderSection, Message};
 pub use piece::Mail;
-pub use status::{Enhanced, Outcome, Stage, Status, clean};
+pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};
 pub use trace::received;
 pub use xtext::{embedded, envelope_id, original_recipient};

@@ -62,6 +62,9 @@ impl fmt::Display for Stage {
     }
 }
 
+/// What is said, to tools and in reports, of a recipient who has opted out, and of nobody else.
+pub const OPTED_OUT: &str = "recipient has opted out of your mail";
+
 /// A reply as a value: code (RFC 5321 4.2), enhanced code (RFC 3463), one line of clean text, and where it came up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -124,6 +127,11 @@ impl Outcome {
         match self {
             Self::Delivered(status) | Self::Deferred(status) | Self::Refused(status) | Self::Suppressed { status, .. } => status,
         }
+    }
+
+    /// Nothing could be handed over at all: the host is out of reach, or the folder cannot be written.
+    pub fn host_is_away(&self) -> bool {
+        matches!(self, Self::Deferred(status) if matches!(status.stage, Stage::Connect | Stage::Local))
     }
 
     /// Postfix's word for it in the delivery log: `sent`, `deferred`, `bounced`; and ours, `suppressed`.

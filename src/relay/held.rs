@@ -10,7 +10,7 @@ use super::{Attempt, Attempted, Relay, Until, words};
 use crate::dsn::{self, Notice, Occasion, Reporter};
 use crate::mail::{Id, Mail, Outcome, Stage, Status};
 use crate::smtp::Reply;
-use crate::spool::{InFlight, Lent, NotHeld, Record};
+use crate::spool::{InFlight, Lent, NotHeld, Record, waits};
 
 /// How soon what the disk did not take is tried again.
 const DISK_AGAIN: Duration = Duration::from_secs(2);
@@ -63,9 +63,8 @@ impl Relay {
 
     /// Puts outcomes into the record; how long those who wait do so.
     pub(super) fn note(&self, record: &mut Record, outcomes: Vec<(usize, Outcome)>) -> Duration {
-        let away = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if matches!(status.stage, Stage::Connect | Stage::Local));
         // While the host is away all wait for it, and none for a time of its own.
-        let host_is_away = outcomes.iter().any(|(_, outcome)| away(outcome));
+        let host_is_away = outcomes.iter().any(|(_, outcome)| outcome.host_is_away());
         record.attempts = record.attempts.saturating_add(u32::from(!host_is_away));
         record.note(outcomes);
         if host_is_away { Duration::ZERO } else { self.spool.wait_after(record.attempts) }
@@ -131,8 +130,7 @@ impl Relay {
 
     async fn report_delay(&self, mail: &Mail, record: &Record, left: Duration) -> Result<(), NotHeld> {
         let until = Timestamp::now() + left;
-        let waits = |_, outcome: &Option<Outcome>| matches!(outcome, None | Some(Outcome::Deferred(_)));
-        self.report(mail, record, Occasion::Delayed { until }, waits).await
+        self.report(mail, record, Occasion::Delayed { until }, |_, outcome| waits(outcome)).await
     }
 
     /// Puts a report into the spool, to go the way of any mail; nothing where nobody wants one.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Until;
 use crate::ledger::{Ending, Event, EventRule};
-use crate::mail::{Address, Envelope, Heading, Mail, Outcome, PlusTags, Stage, Status};
+use crate::mail::{Address, Envelope, Heading, Mail, OPTED_OUT, Outcome, PlusTags, Stage, Status};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
@@ -188,12 +188,11 @@ impl<'a> Judged<'a> {
     }
 }
 
-const OPTED_OUT: &str = "5.7.1 recipient has opted out of your mail";
-const STOPPED: &str = "5.7.1 not sent, for somebody who opted out stands in To, Cc or Bcc";
+const STOPPED: &str = "not sent, for somebody who opted out stands in To, Cc or Bcc";
 
 /// How it ends for a recipient who is not mailed, by what the opt-out wants.
 fn ending(action: Action, text: &str) -> Outcome {
-    let status = Status::new(Stage::OptOut, 550, text);
+    let status = Status::new(Stage::OptOut, 550, &format!("5.7.1 {text}"));
     match action {
         Action::Reject => Outcome::Refused(status),
         Action::Bounce => Outcome::Suppressed { status, silent: false },

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::ledger::{Ending, Event};
-use crate::mail::{Id, Mail, Outcome, Stage, clean};
+use crate::mail::{Id, Mail, Outcome, Recipient, Stage, clean};
 use crate::smtp::Reply;
 use crate::spool::{NotHeld, Record};
 
@@ -13,7 +13,7 @@ pub fn log_outcomes(mail: &Mail, outcomes: &[(usize, Outcome)], relay: &str, sta
     let delay = format!("{:.3}", started.elapsed().as_secs_f64());
     let id = mail.envelope.id;
     for (place, outcome) in outcomes {
-        let (to, status) = (address(mail, *place), outcome.status());
+        let (to, status) = (address(&mail.envelope.recipients[*place]), outcome.status());
         tracing::info!(%id, %to, relay, delay, dsn = %status.enhanced, status = outcome.word(), "{} {}", status.code, status.text);
         if status.stage == Stage::Unanswered {
             tracing::warn!(%id, %to, possible_duplicate = true, "the host may have this mail although it did not say so");
@@ -65,7 +65,7 @@ pub fn disk_refuses(id: Id, what: &str, error: &io::Error) {
 /// The relay ended in the middle of an attempt.
 pub fn was_under_way(record: &Record) {
     for place in record.waiting() {
-        let (id, to) = (record.envelope.id, clean(record.envelope.recipients[place].address.as_str(), 320));
+        let (id, to) = (record.envelope.id, address(&record.envelope.recipients[place]));
         tracing::warn!(%id, %to, possible_duplicate = true, "the relay ended while this mail was under way, so the host may have it already");
     }
 }
@@ -75,7 +75,7 @@ pub fn will_come_again(record: &Record) {
     let id = record.envelope.id;
     for (recipient, outcome) in record.envelope.recipients.iter().zip(&record.outcomes) {
         if let Some(Outcome::Delivered(_)) = outcome {
-            let to = clean(recipient.address.as_str(), 320);
+            let to = address(recipient);
             tracing::warn!(%id, %to, possible_duplicate = true, "the host has this mail, and may get it again: that it has it could not be written");
         }
     }
@@ -86,7 +86,7 @@ pub fn log_given_up(record: &Record, waiting: &[usize]) {
     let id = record.envelope.id;
     for place in waiting {
         if let Some(Outcome::Refused(status)) = &record.outcomes[*place] {
-            let to = clean(record.envelope.recipients[*place].address.as_str(), 320);
+            let to = address(&record.envelope.recipients[*place]);
             tracing::warn!(%id, %to, dsn = %status.enhanced, status = "bounced", "{}", status.text);
         }
     }
@@ -101,12 +101,11 @@ pub fn log_report(mail: &Mail, report: &Mail) {
 /// A report, or mail with the null sender, has failed: it ends here (RFC 5321 4.5.5).
 pub fn nobody_to_tell(mail: &Mail, failed: usize) {
     let id = mail.envelope.id;
-    if failed == 0 {
-        return;
+    if failed > 0 {
+        tracing::warn!(%id, "not delivered to {failed} recipients, and there is no sender to tell");
     }
-    tracing::warn!(%id, "not delivered to {failed} recipients, and there is no sender to tell");
 }
 
-fn address(mail: &Mail, place: usize) -> String {
-    clean(mail.envelope.recipients[place].address.as_str(), 320)
+fn address(recipient: &Recipient) -> String {
+    clean(recipient.address.as_str(), 320)
 }

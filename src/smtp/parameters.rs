@@ -25,7 +25,7 @@ pub fn of_mail(text: &str) -> Result<OfMail, Reply> {
     for Word { written, keyword, value } in words(text)? {
         match keyword.as_str() {
             "SIZE" => found.size = size(value).ok_or(Reply::BAD_PARAMETER)?,
-            "RET" => found.ret = Some(ret(value).ok_or(Reply::BAD_PARAMETER)?),
+            "RET" => found.ret = Some(Ret::parse(&value.to_ascii_uppercase()).ok_or(Reply::BAD_PARAMETER)?),
             "ENVID" if envelope_id(value).is_some() => found.envid = Some(value.into()),
             "ENVID" => return Err(Reply::BAD_PARAMETER),
             _ => found.others.extend([written, " "]),
@@ -39,7 +39,7 @@ pub fn of_rcpt(text: &str) -> Result<(Wish, String), Reply> {
     let (mut wish, mut others) = (Wish::default(), String::new());
     for Word { written, keyword, value } in words(text)? {
         match keyword.as_str() {
-            "NOTIFY" => wish.notify = notify(value).ok_or(Reply::BAD_PARAMETER)?,
+            "NOTIFY" => wish.notify = Notify::parse(&value.to_ascii_uppercase()).ok_or(Reply::BAD_PARAMETER)?,
             "ORCPT" if original_recipient(value).is_some() => wish.original = Some(value.into()),
             "ORCPT" => return Err(Reply::BAD_PARAMETER),
             _ => others.extend([written, " "]),
@@ -73,29 +73,6 @@ fn words(text: &str) -> Result<Vec<Word<'_>>, Reply> {
 fn size(digits: &str) -> Option<u64> {
     let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     number.then(|| digits.parse().unwrap_or(u64::MAX))
-}
-
-fn ret(word: &str) -> Option<Ret> {
-    [(Ret::Full, "FULL"), (Ret::Headers, "HDRS")]
-        .into_iter()
-        .find_map(|(ret, name)| word.eq_ignore_ascii_case(name).then_some(ret))
-}
-
-/// `NEVER` stands alone (RFC 3461 4.1).
-fn notify(list: &str) -> Option<Notify> {
-    if list.eq_ignore_ascii_case("NEVER") {
-        return Some(Notify::Never);
-    }
-    let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in list.split(',') {
-        match word.to_ascii_uppercase().as_str() {
-            "SUCCESS" => success = true,
-            "FAILURE" => failure = true,
-            "DELAY" => delay = true,
-            _ => return None,
-        }
-    }
-    Some(Notify::When { success, failure, delay })
 }
 
 #[cfg(test)]

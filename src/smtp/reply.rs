@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 
-use crate::mail::{Enhanced, Id, Status, clean};
+use crate::mail::{Enhanced, Id, OPTED_OUT, Status, clean};
 
 /// One reply: a code, an enhanced code where the RFCs want one, and a line of text, or several for EHLO and HELP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Reply {
     pub const TOO_LARGE: Self = reply(552, Enhanced(5, 3, 4), "the message is too large");
     pub const LOOP: Self = reply(554, Enhanced(5, 4, 6), "too many hops, the mail goes in a circle");
     pub const BARE_LINE_ENDS: Self = reply(550, SYNTAX, "a message has lines that end in CR LF and no NUL, see RFC 5321 2.3.8");
-    pub const OPTED_OUT: Self = reply(550, Enhanced(5, 7, 1), "recipient has opted out of your mail");
+    pub const OPTED_OUT: Self = reply(550, Enhanced(5, 7, 1), OPTED_OUT);
     pub const UNREADABLE_HEADER: Self =
         reply(554, Enhanced(5, 6, 0), "the header names a recipient that cannot be read, so opt-outs cannot be checked");
     pub const LONG_HEADER: Self = reply(554, Enhanced(5, 6, 0), "the header is too long, so opt-outs cannot be checked");

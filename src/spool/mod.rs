@@ -10,7 +10,7 @@ mod requests;
 mod schedule;
 mod shelf;
 
-pub use record::{Form, Record, Unreadable};
+pub use record::{Form, Record, Unreadable, waits};
 pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
 pub use shelf::{CORRUPT, records};
@@ -29,7 +29,7 @@ use tokio::task::spawn_blocking;
 
 use crate::disk::sync_above;
 use crate::mail::{Id, Mail, Outcome};
-use shelf::{Shelf, Unusable};
+use shelf::Shelf;
 
 /// Downtime that counts as waiting, at most, for each start: so that no jump of the wall clock makes mail old at once.
 const MAX_DOWNTIME: Duration = Duration::from_secs(86_400);
@@ -268,7 +268,7 @@ impl Spool {
         let turn = self.turn(id);
         let read = self.on_disk(move |spool| match spool.shelf.read(id) {
             Ok(found) => Ok(Some(found)),
-            Err(Unusable::Disk(error)) if Unusable::disk_passes(&error) => Err(error),
+            Err(error) if error.passes() => Err(io::Error::other(error)),
             Err(error) => {
                 spool.shelf.set_aside(id, &error);
                 Ok(None)
@@ -276,9 +276,7 @@ impl Spool {
         });
         match read.await {
             Ok(Some((mail, mut record))) => {
-                if let Some(age) = self.locked().age(id) {
-                    record.age = age.by(Instant::now());
-                }
+                record.age = self.age(id).unwrap_or(record.age);
                 Some(Lent { mail: Arc::new(mail), record, turn })
             }
             Ok(None) => {
@@ -304,13 +302,18 @@ impl Spool {
         let free = self.on_disk(|spool| spool.shelf.free()).await.unwrap_or(0);
         self.free.store(free, Ordering::Relaxed);
         let too_little = free < self.min_free;
-        if too_little && !self.told_of_room.swap(too_little, Ordering::Relaxed) {
+        let told = self.told_of_room.swap(too_little, Ordering::Relaxed);
+        if too_little && !told {
             let (free, folder) = (free >> 20, self.shelf.path().display());
             tracing::error!(
                 "no mail is taken: {free} MiB are free on the disk of {folder}\nhint: free space, or lower `delivery.min_free`"
             );
         }
-        self.told_of_room.store(too_little, Ordering::Relaxed);
+    }
+
+    /// How long a message has waited by now; `None` where it is not held.
+    fn age(&self, id: Id) -> Option<Duration> {
+        self.locked().age(id).map(|age| age.by(Instant::now()))
     }
 
     /// A place in the schedule for whoever carries mail out.
@@ -346,7 +349,7 @@ impl Spool {
     /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
     /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
-        use crate::mail::Stage::{Connect, Data, Local, Mail, OptOut};
+        use crate::mail::Stage::{Data, Mail, OptOut};
         let telling = outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut);
         if let (true, Some(Outcome::Delivered(_))) = (self.steady.load(Ordering::Relaxed), telling) {
             return;
@@ -356,7 +359,7 @@ impl Spool {
         let (news, more) = match telling {
             // Nobody was left to send it to, so others may ask.
             None => (false, schedule.stop_asking(None)),
-            Some(Outcome::Deferred(status)) if matches!(status.stage, Connect | Local) => {
+            Some(outcome) if outcome.host_is_away() => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");
                 }
@@ -474,8 +477,7 @@ impl InFlight {
     /// Ends the attempt: a message for which nobody waits is erased, another waits for `wait`. On failure it is handed
     /// back, still under way.
     pub async fn settle(mut self, wait: Duration) -> Result<(), (Self, io::Error)> {
-        let done = self.record.is_settled();
-        if done {
+        if self.record.is_settled() {
             if let Err(error) = self.turn.erase(self.record.form).await {
                 return Err((self, error));
             }
@@ -527,17 +529,14 @@ impl InFlight {
 
     /// How long it has waited by now.
     pub fn age(&self) -> Duration {
-        let age = self.turn.spool.locked().age(self.turn.id);
-        age.map_or(self.record.age, |age| age.by(Instant::now()))
+        self.turn.spool.age(self.turn.id).unwrap_or(self.record.age)
     }
 }
 
 impl Turn {
     async fn note(&self, mail: &Arc<Mail>, record: &Record, to: Form) -> io::Result<()> {
         let (mail, mut record) = (mail.clone(), record.clone());
-        if let Some(age) = self.spool.locked().age(self.id) {
-            record.age = age.by(Instant::now());
-        }
+        record.age = self.spool.age(self.id).unwrap_or(record.age);
         self.spool.on_disk(move |spool| spool.shelf.note(&mail, &record, to)).await
     }
 

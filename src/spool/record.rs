@@ -88,13 +88,12 @@ impl Record {
 
     /// The places of those who still wait.
     pub fn waiting(&self) -> Vec<usize> {
-        let waits = |outcome: &Option<Outcome>| matches!(outcome, None | Some(Outcome::Deferred(_)));
         self.outcomes.iter().enumerate().filter(|(_, outcome)| waits(outcome)).map(|(place, _)| place).collect()
     }
 
     /// Nobody waits any more.
     pub fn is_settled(&self) -> bool {
-        self.outcomes.iter().all(|outcome| !matches!(outcome, None | Some(Outcome::Deferred(_))))
+        !self.outcomes.iter().any(waits)
     }
 
     /// Notes what an attempt came to.
@@ -167,7 +166,7 @@ impl Record {
         let (mut recipients, mut outcomes) = (Vec::new(), Vec::new());
         for recipient in written.recipients {
             let address = Address::parse(&recipient.address).map_err(|_| wrong("a recipient is no address"))?;
-            let notify = recipient.notify.as_deref().map_or(Some(Notify::Unsaid), notify_of);
+            let notify = recipient.notify.as_deref().map_or(Some(Notify::Unsaid), Notify::parse);
             let notify = notify.ok_or_else(|| wrong("NOTIFY has an unknown word"))?;
             let original = parameter(recipient.orcpt, |text| original_recipient(text).is_some())?;
             recipients.push(Recipient { address, wish: Wish { notify, original } });
@@ -177,12 +176,7 @@ impl Record {
             return Err(wrong("there are no recipients"));
         }
         let client = Client { ip: written.client, helo: clean(&written.helo, 255).into(), extended: written.extended };
-        let ret = match written.ret.as_deref() {
-            None => None,
-            Some("FULL") => Some(Ret::Full),
-            Some("HDRS") => Some(Ret::Headers),
-            Some(_) => return Err(wrong("RET has an unknown word")),
-        };
+        let ret = written.ret.map(|word| Ret::parse(&word).ok_or_else(|| wrong("RET has an unknown word"))).transpose()?;
         let id = Id::parse(&written.id).ok_or_else(|| wrong("the id is none"))?;
         let (eight_bit, smtputf8, envid) =
             (written.eight_bit, written.smtputf8, parameter(written.envid, |text| envelope_id(text).is_some())?);
@@ -200,6 +194,11 @@ impl Record {
             trace: written.trace,
         })
     }
+}
+
+/// This recipient still waits.
+pub fn waits(outcome: &Option<Outcome>) -> bool {
+    matches!(outcome, None | Some(Outcome::Deferred(_)))
 }
 
 /// Whole days, hours or minutes, for people.
@@ -328,22 +327,6 @@ fn outcome_of(state: State, status: Option<WrittenStatus>) -> Result<Option<Outc
         State::Suppressed => Outcome::Suppressed { status, silent: false },
         State::Dropped => Outcome::Suppressed { status, silent: true },
     }))
-}
-
-fn notify_of(words: &str) -> Option<Notify> {
-    if words == "NEVER" {
-        return Some(Notify::Never);
-    }
-    let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in words.split(',') {
-        match word {
-            "SUCCESS" => success = true,
-            "FAILURE" => failure = true,
-            "DELAY" => delay = true,
-            _ => return None,
-        }
-    }
-    Some(Notify::When { success, failure, delay })
 }
 
 /// A parameter is said to the host as it stands here, so it must be one.

@@ -41,9 +41,8 @@ const PROBE_LASTS: Duration = Duration::from_secs(120);
 impl Rhythm {
     /// How long to wait after so many attempts; `chance` spreads it by a tenth to either side.
     pub fn wait(&self, attempts: u32, chance: u32) -> Duration {
-        let doubled = self.first.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
         let tenths = 0.9 + 0.2 * f64::from(chance) / f64::from(u32::MAX);
-        doubled.min(self.max).mul_f64(tenths)
+        doubled(self.first, attempts).min(self.max).mul_f64(tenths)
     }
 
     /// No wait is longer, whatever a wall clock made of it.
@@ -52,9 +51,7 @@ impl Rhythm {
     }
 
     fn probe_wait(&self, failures: u32) -> Duration {
-        let doubled =
-            PROBE_FIRST.min(self.first).saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-        doubled.min(PROBE_MAX).min(self.max)
+        doubled(PROBE_FIRST.min(self.first), failures).min(PROBE_MAX).min(self.max)
     }
 
     fn retries(&self) -> usize {
@@ -66,6 +63,11 @@ impl Rhythm {
         let told = if delay_told || self.tell_delay.is_zero() { self.give_up } else { self.tell_delay.min(self.give_up) };
         age.moment(told)
     }
+}
+
+/// `first` the first time, then twice as long each time.
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
 /// How long a message has waited, by a clock that only goes forward.

@@ -44,13 +44,9 @@ pub enum Unusable {
 }
 
 impl Unusable {
-    /// It may be read after all later.
+    /// Trouble of the disk or of the system passes, and then it is read after all.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Disk(error) if Self::disk_passes(error))
-    }
-
-    /// Trouble of the disk or of the system passes.
-    pub fn disk_passes(error: &io::Error) -> bool {
+        let Self::Disk(error) = self else { return false };
         let is_link = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP);
         !is_link && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData)
     }
@@ -229,13 +225,15 @@ impl Shelf {
     }
 }
 
-/// The ids of all held messages, in the order in which they came, and their records; whether or not a relay runs.
-pub fn records(path: &Path) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
+/// The ids of all held messages, or of `which`, in the order in which they came, and their records; whether or not a relay
+/// runs.
+pub fn records(path: &Path, which: Option<Id>) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
     let mut ids: Vec<_> = match std::fs::read_dir(path) {
         Ok(entries) => entries.filter_map(|entry| Some(record_of(entry.ok()?.file_name().to_str()?)?.0)).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
+    ids.retain(|id| which.is_none_or(|which| which == *id));
     ids.sort_unstable();
     ids.dedup();
     let path = path.to_owned();

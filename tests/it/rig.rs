@@ -85,7 +85,7 @@ impl Relay {
 
     /// The messages that are held, oldest first.
     pub fn held(&self) -> Vec<Record> {
-        spool::records(&self.path("var/spool")).unwrap().map(|(_, record)| record.unwrap()).collect()
+        spool::records(&self.path("var/spool"), None).unwrap().map(|(_, record)| record.unwrap()).collect()
     }
 
     /// Tries what is held, again and again, until nothing is.
