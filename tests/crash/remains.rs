@@ -2,7 +2,7 @@
 //! what it cannot read, and delivers the rest.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::clock::until;
 use crate::compare::Tally;
@@ -63,7 +63,9 @@ fn harmed(scene: &mut Scene) -> Tally {
     }
     relay.kill();
     for (_, _, harm, id, _) in &harmed {
-        harm(&site.spool().join(format!("{id}.json")), &site.spool().join(format!("{id}.msg")));
+        let json = site.spool().join(format!("{id}.json"));
+        lay_to_rest(&json);
+        harm(&json, &json.with_extension("msg"));
     }
     fs::write(site.spool().join("no-mail-at-all"), "x").unwrap();
     let relay = site.start();
@@ -92,17 +94,33 @@ fn harmed(scene: &mut Scene) -> Tally {
     Tally { acked: HARMS.len(), wrong, ..Tally::default() }
 }
 
-/// The id of the letter in the spool.
+/// The id of the letter, once its two files are at rest in the spool: a 250 promises that it is on disk, and the first
+/// attempt, which the host that is down ends in no time, may still be under way.
 fn id_of(spool: &Path, name: &str) -> String {
-    let holds = |path: &PathBuf| {
-        path.extension().is_some_and(|ending| ending == "msg") && {
-            let content = fs::read(path).unwrap();
-            String::from_utf8_lossy(&content).contains(&format!("X-Crash-Id: {name}\r\n"))
-        }
+    let mut id = None;
+    let at_rest = || {
+        id = fs::read_dir(spool).unwrap().find_map(|entry| {
+            let path = entry.unwrap().path();
+            let rests = path.extension().is_some_and(|ending| ending == "msg") && path.with_extension("json").exists();
+            (rests && holds(&path, name)).then(|| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        });
+        id.is_some()
     };
-    let files = fs::read_dir(spool).unwrap().map(|entry| entry.unwrap().path());
-    let file = files.into_iter().find(holds).unwrap_or_else(|| panic!("{name} is not in the spool"));
-    file.file_stem().unwrap().to_str().unwrap().to_owned()
+    assert!(until(DRAIN, at_rest), "{name} is not at rest in the spool");
+    id.unwrap()
+}
+
+fn holds(msg: &Path, name: &str) -> bool {
+    let content = fs::read(msg).unwrap_or_default();
+    String::from_utf8_lossy(&content).contains(&format!("X-Crash-Id: {name}\r\n"))
+}
+
+/// A relay killed at the moment of its attempt leaves the record under another name: what is harmed here is the one at rest.
+fn lay_to_rest(json: &Path) {
+    let under_way = json.with_extension("out");
+    if under_way.exists() {
+        fs::rename(under_way, json).unwrap();
+    }
 }
 
 /// The second one says that the spool is taken, and the first one does not care.
