@@ -318,6 +318,7 @@ impl Session<'_> {
 
     fn content(&mut self) -> io::Result<()> {
         self.act(None, "354 go on\r\n")?;
+        let mut refused = false;
         match self.shared.fault(Stage::Content) {
             // Its end is not seen while the message is not read; a relay does not wait longer than this in these tests.
             Some(Act::Silence) => {
@@ -325,8 +326,10 @@ impl Session<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             None => {}
-            // It speaks out of turn and takes the message all the same: a relay cannot know that.
+            // It speaks out of turn and takes the message all the same, which a relay cannot know; or it says that it does
+            // not, and keeps to that.
             fault => {
+                refused = matches!(fault, Some(Act::Say(reply)) if reply.starts_with('4'));
                 self.shared.cuts.fetch_add(1, Ordering::SeqCst);
                 self.act(fault, "")?;
             }
@@ -344,6 +347,9 @@ impl Session<'_> {
         }
         let mood = self.shared.mood();
         let to = std::mem::take(&mut self.to);
+        if refused {
+            return Ok(());
+        }
         std::thread::sleep(mood.pause_at_dot);
         let fault = self.shared.fault(Stage::Dot);
         if fault.is_some() {
