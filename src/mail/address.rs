@@ -187,14 +187,44 @@ fn labels_key(domain: &str) -> String {
     domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".")
 }
 
-/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows.
+/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows; or
+/// what [`domain_letters`] shows, where a label has both wildcards and letters that an A-label hides.
 pub fn glob_key(glob: &str) -> String {
     let Some((local, domain)) = glob.rsplit_once('@') else { return lower_nfc(glob) };
-    let bare = unquoted(local);
-    let local = if bare.chars().all(is_atom_or_dot) { &bare } else { local };
-    let label = |label: &str| if label.contains(['*', '?']) { lower_nfc(label) } else { domain_key(label).into_owned() };
-    let domain = domain.strip_suffix(DOTS).unwrap_or(domain);
-    format!("{}@{}", lower_nfc(local), domain.split(DOTS).map(label).collect::<Vec<_>>().join("."))
+    let local = match unquoted(local) {
+        Cow::Owned(content) => Key { local: &lower_nfc(&content), domain: "" }.to_string(),
+        Cow::Borrowed(local) => lower_nfc(local),
+    };
+    let label = |label: &str| match label.contains(WILD) {
+        true => label.split_inclusive(WILD).map(wild_letters).collect(),
+        false => domain_key(label).into_owned(),
+    };
+    let mut domain = domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".");
+    if !domain.is_ascii() {
+        domain = domain_letters(&domain).into_owned();
+    }
+    format!("{local}@{domain}")
+}
+
+/// What a glob may hold.
+const WILD: [char; 2] = ['*', '?'];
+
+/// Letters as IDNA has them, each by itself, for a part of a label need be no label; and the wildcard behind them.
+fn wild_letters(piece: &str) -> String {
+    let letter = |c: char| if c.is_ascii() { c.into() } else { domain_letters(&domain_key(&c.to_string())).into_owned() };
+    lower_nfc(&piece.chars().map(letter).collect::<String>())
+}
+
+/// A domain in comparing form with letters (U-labels) in the place of A-labels.
+pub fn domain_letters(key: &str) -> Cow<'_, str> {
+    if !key.contains("xn--") {
+        return Cow::Borrowed(key);
+    }
+    let label = |label: &str| match idna::domain_to_unicode(label) {
+        (letters, Ok(())) if label.starts_with("xn--") => letters,
+        _ => label.to_owned(),
+    };
+    Cow::Owned(key.split('.').map(label).collect::<Vec<_>>().join("."))
 }
 
 /// What IDNA takes for a dot (RFC 3490 3.1).
@@ -228,8 +258,8 @@ fn is_invisible(c: char) -> bool {
 
 /// A tag that is the whole local part is no tag.
 fn cut_tag(local: &str, tags: PlusTags) -> &str {
-    match (tags, local.find('+')) {
-        (PlusTags::Ignore, Some(plus)) if plus > 0 => &local[..plus],
+    match (tags, local.bytes().skip(1).position(|byte| byte == b'+')) {
+        (PlusTags::Ignore, Some(before)) => &local[..=before],
         _ => local,
     }
 }
@@ -325,6 +355,7 @@ mod tests {
             ("\"a b\"@example.org", "\"a b\"@example.org"),
             ("\"a b+tag\"@example.org", "\"a b\"@example.org"),
             ("+tag@example.org", "+tag@example.org"),
+            ("+buyer+tag@example.org", "+buyer@example.org"),
             ("a..b.@docomo.ne.jp", "a..b.@docomo.ne.jp"),
             ("PostMaster", "postmaster"),
             ("x@[IPv6:2001:DB8::1]", "x@[ipv6:2001:db8::1]"),

@@ -31,7 +31,22 @@ pub fn is_editable(path: &Path) -> bool {
 
 /// Adds one table an entry at the end of the list. Returns those that did not stand in it yet.
 pub fn add(path: &Path, subjects: &[Subject], attributes: &Attributes) -> Result<Vec<Subject>, EditError> {
-    edit(path, |document, known| {
+    edit(path, |text| with_entries(path, text, subjects, attributes))
+}
+
+/// Takes every entry out that names the same; returns how many there were.
+pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, EditError> {
+    edit(path, |text| without_entries(path, text, subject, tags))
+}
+
+/// The text of a list with one table an entry at its end, and those that did not stand in it yet. `path` names it in errors.
+pub fn with_entries(
+    path: &Path,
+    text: &str,
+    subjects: &[Subject],
+    attributes: &Attributes,
+) -> Result<(String, Vec<Subject>), Fault> {
+    changed(path, text, |document, known| {
         let mut added: Vec<Subject> = Vec::new();
         for subject in subjects {
             let stands = |other: &Subject| other.names_the_same(subject, PlusTags::Distinct);
@@ -44,9 +59,9 @@ pub fn add(path: &Path, subjects: &[Subject], attributes: &Attributes) -> Result
     })
 }
 
-/// Takes every entry out that names the same; returns how many there were.
-pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, EditError> {
-    edit(path, |document, known| {
+/// The text of a list without the entries that name the same, and how many there were. `path` names it in errors.
+pub fn without_entries(path: &Path, text: &str, subject: &Subject, tags: PlusTags) -> Result<(String, usize), Fault> {
+    changed(path, text, |document, known| {
         let count = known.iter().filter(|other| other.names_the_same(subject, tags)).count();
         let same = |parse: ReadSubject, text: &str| parse(text).is_ok_and(|other| other.names_the_same(subject, tags));
         for (name, parse) in KINDS {
@@ -77,22 +92,30 @@ pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, E
 const KINDS: [(&str, ReadSubject); 4] =
     [("address", Subject::address), ("domain", Subject::domain), ("pattern", Subject::pattern), ("hash", Subject::hash)];
 
-/// Reads, changes, reads again, replaces; nothing is written where nothing changed.
-fn edit<T>(path: &Path, change: impl FnOnce(&mut DocumentMut, &[Subject]) -> T) -> Result<T, EditError> {
+/// Reads, changes, replaces; nothing is written where nothing changed.
+fn edit<T>(path: &Path, change: impl FnOnce(&str) -> Result<(String, T), Fault>) -> Result<T, EditError> {
     let unreadable = |e: io::Error| EditError::Broken(Fault::unreadable(path, &e));
     // A link stays a link: what it points to is replaced.
     let real = fs::canonicalize(path).map_err(unreadable)?;
     let lock = locked(&real).map_err(unreadable)?;
     let text = fs::read_to_string(&real).map_err(unreadable)?;
-    let known = subjects(path, &text)?;
+    let (changed, result) = change(&text)?;
+    if changed != text {
+        replace(&real, &lock, changed.as_bytes()).map_err(|e| EditError::Write(path.to_owned(), e))?;
+    }
+    Ok(result)
+}
+
+/// Reads, changes, reads again.
+fn changed<T>(path: &Path, text: &str, change: impl FnOnce(&mut DocumentMut, &[Subject]) -> T) -> Result<(String, T), Fault> {
+    let known = subjects(path, text)?;
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| Fault::of_file(path, e.message()))?;
     let result = change(&mut document, &known);
     let changed = document.to_string();
     if changed != text {
         subjects(path, &changed)?;
-        replace(&real, &lock, changed.as_bytes()).map_err(|e| EditError::Write(path.to_owned(), e))?;
     }
-    Ok(result)
+    Ok((changed, result))
 }
 
 fn subjects(path: &Path, text: &str) -> Result<Vec<Subject>, Fault> {
@@ -229,12 +252,7 @@ mod tests {
     use super::*;
 
     fn changed(text: &str, change: impl FnOnce(&mut DocumentMut, &[Subject])) -> String {
-        let mut document: DocumentMut = text.parse().unwrap();
-        let known = subjects(Path::new("l.toml"), text).unwrap();
-        change(&mut document, &known);
-        let changed = document.to_string();
-        subjects(Path::new("l.toml"), &changed).unwrap();
-        changed
+        super::changed(Path::new("l.toml"), text, change).unwrap().0
     }
 
     fn without(text: &str, name: &str) -> String {

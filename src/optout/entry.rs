@@ -262,8 +262,10 @@ const NEVER_MEANT: [char; 14] = ['“', '”', '„', '‘', '’', '‚', '«',
 fn glob(text: &str) -> Option<String> {
     let names_some = text.contains(|c: char| c.is_alphanumeric());
     let never = |c: char| c.is_whitespace() || c.is_control() || NEVER_MEANT.contains(&c) || ",;<>".contains(c);
-    let sound = text.contains('@') && names_some && !text.contains(never);
-    (sound && text.len() <= 320).then(|| glob_key(text))
+    // No mailbox has a domain with an empty label, as in `*@.example.org`.
+    let named = |key: &String| key.rsplit_once('@').is_some_and(|(_, domain)| !domain.split('.').any(str::is_empty));
+    let sound = text.len() <= 320 && text.contains('@') && names_some && !text.contains(never);
+    sound.then(|| glob_key(text)).filter(|key| named(key) && !key.contains(never))
 }
 
 /// Globs over the sender's address, in comparing form.
