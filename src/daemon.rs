@@ -28,6 +28,7 @@ use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Door};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
+use crate::users::{self, Users};
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -57,6 +58,7 @@ pub struct Control {
     /// The shutdown may take no longer.
     cut: CancellationToken,
     reload_lists: Arc<Notify>,
+    reload_users: Arc<Notify>,
     reopen_log: Arc<Notify>,
 }
 
@@ -69,6 +71,9 @@ pub enum StartError {
     /// An opt-out list: without it nobody can be judged.
     #[error("{0}")]
     List(Fault),
+    /// Who may log in.
+    #[error("{0}")]
+    Users(Fault),
     /// Held mail.
     #[error("{0}")]
     Spool(spool::OpenError),
@@ -89,10 +94,11 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Daemon {
-    /// Opens lists, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
+    /// Opens lists, users, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
     /// and held.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
+        let users = open_users(&config).await?;
         let file = &config.file;
         let (spool, backlog) = open_spool(&config).await?;
         let upstream = match &config.route {
@@ -125,6 +131,7 @@ impl Daemon {
             relay: relay.clone(),
             hostname,
             clients: file.listen.clients.clone(),
+            users,
             limits: config.limits(),
             timeouts: config.timeouts(),
             sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
@@ -132,7 +139,13 @@ impl Daemon {
             stop: relay.stop.clone(),
         };
         let cut = CancellationToken::new();
-        let control = Control { stop: door.stop.clone(), cut, reload_lists: Arc::default(), reopen_log: Arc::default() };
+        let control = Control {
+            stop: door.stop.clone(),
+            cut,
+            reload_lists: Arc::default(),
+            reload_users: Arc::default(),
+            reopen_log: Arc::default(),
+        };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
@@ -162,6 +175,9 @@ impl Daemon {
         loops.spawn(delivery::run(door.relay.clone(), backlog));
         loops.spawn(delivery::hear(door.relay.clone()));
         loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
+        if let Some(users) = &door.users {
+            loops.spawn(users::watch(users.clone(), control.reload_users, door.stop.clone()));
+        }
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         door.stop.cancelled().await;
@@ -202,9 +218,10 @@ impl Control {
         self.cut.cancel();
     }
 
-    /// Reads the lists again and opens the suppression log by name again (SIGHUP).
+    /// Reads the lists and the users again and opens the suppression log by name again (SIGHUP).
     pub fn reload(&self) {
         self.reload_lists.notify_one();
+        self.reload_users.notify_one();
         self.reopen_log.notify_one();
     }
 }
@@ -214,6 +231,14 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
     match tokio::task::spawn_blocking(move || Lists::open(paths, tags, max_shrink)).await {
         Ok(opened) => opened.map_err(StartError::List),
         Err(_) => Err(StartError::List(Fault::of_file(&config.path, "the opt-out lists could not be read: the reader failed"))),
+    }
+}
+
+async fn open_users(config: &Config) -> Result<Option<Arc<Users>>, StartError> {
+    let Some(path) = config.users.clone() else { return Ok(None) };
+    match tokio::task::spawn_blocking(move || Users::open(&path)).await {
+        Ok(opened) => opened.map(|users| Some(Arc::new(users))).map_err(StartError::Users),
+        Err(_) => Err(StartError::Users(Fault::of_file(&config.path, "the users could not be read: the reader failed"))),
     }
 }
 

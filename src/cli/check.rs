@@ -1,10 +1,11 @@
-//! `check`: configuration and lists, read by the relay's own loader. Never starts anything, never fetches a password.
+//! `check`: configuration, lists and users, read by the relay's own loader. Never starts anything, never fetches a password.
 
 use std::io::{Write, stdout};
 
 use super::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::optout::{self, Twin};
+use crate::users;
 
 pub fn run(config: &Config) -> Done {
     super::circle::refuse(config)?;
@@ -21,6 +22,10 @@ pub fn run(config: &Config) -> Done {
     }
     if loaded.twin_count > loaded.twins.len() {
         writeln!(out, "... and {} more that are named twice", loaded.twin_count - loaded.twins.len())?;
+    }
+    if let Some(path) = &config.users {
+        let users = users::read(path).map_err(|fault| Failure::of_list(&fault))?;
+        writeln!(out, "{}: sound, {} users", path.display(), users.len())?;
     }
     Ok(Exit::Ok)
 }

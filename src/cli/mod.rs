@@ -27,7 +27,7 @@ pub enum Exit {
     No = 1,
     /// The command line.
     Usage = 64,
-    /// A list, or an address.
+    /// A list, the users, or an address.
     Data = 65,
     /// A file that is not there.
     NoInput = 66,
@@ -65,7 +65,7 @@ struct Arguments {
 enum Command {
     /// Run the relay (also without a command)
     Serve,
-    /// Read configuration and lists as the relay does, and say what is wrong
+    /// Read configuration, lists and users as the relay does, and say what is wrong
     Check,
     /// Say whether mail to an address would be forwarded, and by which rule
     Explain(explain::Arguments),

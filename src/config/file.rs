@@ -38,6 +38,7 @@ pub struct Listen {
     pub smtp: Vec<SocketAddr>,
     #[serde(deserialize_with = "value::networks")]
     pub clients: Vec<IpNet>,
+    pub users: Option<PathBuf>,
     #[serde(deserialize_with = "value::size")]
     pub max_message_size: ByteSize,
     pub max_recipients: usize,
@@ -283,6 +284,7 @@ impl Default for Listen {
         Self {
             smtp: vec![SocketAddr::from(([127, 0, 0, 1], 2525)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2525))],
             clients: vec![IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)],
+            users: None,
             max_message_size: ByteSize::mib(25),
             max_recipients: 1000,
             max_sessions: 512,

@@ -33,6 +33,8 @@ pub struct Config {
     pub hostname: String,
     /// The lists, found from the place of the configuration.
     pub lists: Vec<PathBuf>,
+    /// The users, found likewise; none: nobody has a password.
+    pub users: Option<PathBuf>,
     /// The operator's decisions about opt-outs.
     pub policy: Policy,
     /// Where mail goes.
@@ -137,6 +139,7 @@ impl Config {
             path: path.to_owned(),
             hostname: if file.hostname.is_empty() { machine_name() } else { file.hostname.clone() },
             lists: file.opt_out.lists.iter().map(|list| base.join(list)).collect(),
+            users: file.listen.users.as_ref().map(|users| base.join(users)),
             policy: Policy {
                 action: file.opt_out.action,
                 mode: file.opt_out.mode,

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::relay::Relay;
+use crate::users::Users;
 
 /// How long to leave the system alone when it has no connection to give.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
@@ -40,6 +41,8 @@ pub struct Door {
     pub hostname: Arc<str>,
     /// Who may relay without a password.
     pub clients: Vec<IpNet>,
+    /// Who may log in; none: nobody has a password.
+    pub users: Option<Arc<Users>>,
     /// Bounds of a session.
     pub limits: Limits,
     /// How long we wait for a client.
