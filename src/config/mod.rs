@@ -110,7 +110,6 @@ impl Config {
             return Err(wrong("listen.max_memory", "is less than listen.max_message_size")
                 .hint("no message of that size could ever be taken; \"256MiB\" is room for ten large ones at a time"));
         }
-        access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if file.opt_out.lists.is_empty() {
             return Err(wrong("opt_out.lists", "names no list").hint("lists = [\"blacklist.toml\"]; a list may be empty"));
         }
@@ -142,6 +141,7 @@ impl Config {
         {
             return Err(circle);
         }
+        access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
         }
