@@ -38,6 +38,11 @@ impl Memory {
         Self(Arc::new(Semaphore::new(pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS))))
     }
 
+    /// Bytes that nobody has.
+    pub fn left(&self) -> usize {
+        self.0.available_permits() * PIECE
+    }
+
     /// Sees to it that a message of `bytes` has its room, and a step more. Whoever gets none should let go of its share.
     pub async fn grow(&self, share: &mut Share, bytes: usize) -> Result<(), NoRoom> {
         if share.covers(bytes) {

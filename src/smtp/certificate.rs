@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -13,10 +12,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto::ring};
 use tokio_util::sync::CancellationToken;
 
+use crate::disk::{Followed, LOOK_EVERY, look};
 use crate::place::Fault;
-
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The pair in force.
 pub struct Certificate {
@@ -24,16 +21,13 @@ pub struct Certificate {
     key: PathBuf,
     current: ArcSwap<ServerConfig>,
     /// As the files were before they were first read.
-    opened: [Stamp; 2],
+    opened: Followed,
 }
-
-/// What tells one state of a file from another.
-type Stamp = Option<(SystemTime, u64)>;
 
 impl Certificate {
     /// Reads both for the first time. A fault here means: do not start.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, Fault> {
-        let opened = [stamp(certificate), stamp(key)];
+        let opened = Followed::begin(&[certificate.to_owned(), key.to_owned()]);
         let current = ArcSwap::from(load(certificate, key)?);
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, opened })
     }
@@ -43,47 +37,37 @@ impl Certificate {
         TlsAcceptor::from(self.current.load_full())
     }
 
-    fn stamps(&self) -> [Stamp; 2] {
-        [stamp(&self.certificate), stamp(&self.key)]
-    }
-
-    fn reload(&self) {
-        match load(&self.certificate, &self.key) {
-            Ok(config) => {
-                self.current.store(config);
-                tracing::info!(certificate = %self.certificate.display(), "certificate reloaded");
-            }
-            Err(fault) => tracing::error!("certificate not reloaded, the last good one stays in force: {fault}"),
-        }
+    /// Reads both again and puts them in force, unless something is wrong with them. Blocks on the disk.
+    fn reload(&self) -> Result<(), Fault> {
+        self.current.store(load(&self.certificate, &self.key)?);
+        Ok(())
     }
 }
 
 /// Follows the files until `stop`; `now` asks for a reload whether they changed or not (SIGHUP).
 pub async fn watch(certificate: Arc<Certificate>, now: Arc<Notify>, stop: CancellationToken) {
-    let mut in_force = certificate.opened;
-    let (mut before, mut asked) = (in_force, false);
+    let mut files = certificate.opened.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = now.notified() => asked = true,
+            () = now.notified() => files.ask(),
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        let shared = certificate.clone();
-        let Ok(seen) = tokio::task::spawn_blocking(move || shared.stamps()).await else { continue };
-        // Two files change one after the other: they count when they have been still for a look.
-        let still = seen == before;
-        before = seen;
-        if asked || (still && seen != in_force) {
-            (asked, in_force) = (false, seen);
-            let shared = certificate.clone();
-            let _ = tokio::task::spawn_blocking(move || shared.reload()).await;
+        let paths = files.paths();
+        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
+        if files.is_due(seen) {
+            reload(&certificate).await;
         }
     }
 }
 
-fn stamp(path: &Path) -> Stamp {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
+async fn reload(certificate: &Arc<Certificate>) {
+    let shared = certificate.clone();
+    match tokio::task::spawn_blocking(move || shared.reload()).await {
+        Ok(Ok(())) => tracing::info!(certificate = %certificate.certificate.display(), "certificate reloaded"),
+        Ok(Err(fault)) => tracing::error!("certificate not reloaded, the last good one stays in force: {fault}"),
+        Err(_) => tracing::error!("certificate not reloaded, the last good one stays in force: the reader failed"),
+    }
 }
 
 fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Fault> {

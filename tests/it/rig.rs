@@ -300,6 +300,18 @@ impl Client {
         reply
     }
 
+    /// Sends one line and hears how the reply begins.
+    pub async fn expect_to(&mut self, line: &str, start: &str) {
+        let reply = self.say(line).await;
+        assert!(reply.starts_with(start), "{line}: got {reply:?}, wants {start:?}");
+    }
+
+    /// Whatever comes next; `None` where the relay has hung up.
+    pub async fn bytes(&mut self) -> Option<Vec<u8>> {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("the relay is silent");
+        (read.unwrap_or(0) > 0).then(|| std::mem::take(&mut self.unread))
+    }
+
     /// Sends one line and returns the reply's last line.
     pub async fn say(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n")).await;
