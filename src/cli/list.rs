@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
+use crate::disk::EditError;
 use crate::mail::PlusTags;
-use crate::optout::{self, Action, Attributes, EditError, EntryError, Subject};
+use crate::optout::{self, Action, Attributes, EntryError, Subject};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
