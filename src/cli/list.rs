@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
-use crate::disk::EditError;
 use crate::mail::PlusTags;
 use crate::optout::{self, Action, Attributes, EntryError, Subject};
 
@@ -174,12 +173,5 @@ impl Failure {
     fn of_entry(error: &EntryError) -> Self {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         Self::new(Exit::Data, format_args!("{error}{hint}"))
-    }
-
-    fn of_edit(error: &EditError) -> Self {
-        match error {
-            EditError::Broken(fault) => Self::of_list(fault),
-            EditError::Write(..) => Self::new(Exit::Io, error),
-        }
     }
 }
