@@ -1,6 +1,7 @@
 //! The users in force: who may log in with a password, and as whom each of them may send. Hot-reloaded. Never tells whether
 //! it was the name or the password that was wrong, never keeps a password.
 
+mod edit;
 mod file;
 mod hash;
 
@@ -24,9 +25,10 @@ use wildmatch::WildMatch;
 use crate::disk::{Followed, LOOK_EVERY, look};
 use crate::mail::{PlusTags, ReversePath};
 use crate::place::Fault;
-use hash::Hash;
 
-pub use file::{Entry, parse};
+pub use edit::{Added, add, remove};
+pub use file::{Entry, SENDERS_HINT, name_fault, parse, sender_glob};
+pub use hash::Hash;
 
 /// How long a login waits for its turn and its proof: proofs are slow on purpose, and there is one at a time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -218,7 +220,10 @@ impl Users {
 
 /// The users of a file, as the relay reads them.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
-    let unreadable = |e: io::Error| Fault::unreadable(path, &e);
+    let unreadable = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Fault::unreadable(path, &e).hint("`optout-relay user add NAME` creates it"),
+        _ => Fault::unreadable(path, &e),
+    };
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
 }
 

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::hash::Hash;
 use crate::mail::glob_key;
-use crate::place::{Fault, line_and_column};
+use crate::place::{Fault, line_and_column, shown};
 
 /// Bytes of a name; longer ones are no names.
 const MAX_NAME: usize = 255;
@@ -84,6 +84,9 @@ pub fn sender_glob(text: &str) -> Option<String> {
 /// What to write instead of a glob that is none.
 pub const SENDERS_HINT: &str = "as in *@shop-a.example, or shop@shop-a.example; without senders the user may send as anybody";
 
+/// A file with such a user cannot be edited by a command.
+const ANEW: &str = "delete the user here, then `optout-relay user add NAME` asks for the password and writes its hash";
+
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
@@ -103,11 +106,9 @@ impl Reader<'_> {
         if let Some((message, hint)) = name_fault(name.as_ref()) {
             return Err(self.fault(&name.span(), message).hint(hint));
         }
-        let password = password.ok_or_else(|| {
-            lacks("the user has no password", "`optout-relay user add NAME --replace` asks for one and writes its hash")
-        })?;
+        let password = password.ok_or_else(|| lacks("the user has no password", ANEW))?;
         let hash = Hash::parse(password.as_ref())
-            .map_err(|e| self.fault(&password.span(), format_args!("the password {e}")).hint(e.hint()))?;
+            .map_err(|e| self.fault(&password.span(), format_args!("the password {e}")).hint(e.hint().unwrap_or(ANEW)))?;
         let senders = senders.map(|senders| self.senders(senders)).transpose()?;
         Ok(Entry { name: name.into_inner(), hash, senders })
     }
@@ -118,7 +119,7 @@ impl Reader<'_> {
             return Err(fault.hint("name a sender, as in *@shop-a.example, or delete the line: without it any sender will do"));
         }
         let glob = |text: Spanned<String>| {
-            let nobody = || self.fault(&text.span(), format_args!("{:?} names no sender", text.as_ref())).hint(SENDERS_HINT);
+            let nobody = || self.fault(&text.span(), format_args!("{} names no sender", shown(text.as_ref()))).hint(SENDERS_HINT);
             sender_glob(text.as_ref()).ok_or_else(nobody)
         };
         senders.into_inner().into_iter().map(glob).collect()

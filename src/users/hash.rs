@@ -33,7 +33,7 @@ impl fmt::Debug for Hash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// Perhaps the password itself.
-    #[error("is no hash of a password")]
+    #[error("is no hash; a password itself never stands here")]
     NoHash,
     /// bcrypt, scrypt, argon2i, …
     #[error("is a hash of another kind than argon2id")]
@@ -50,13 +50,12 @@ pub enum HashError {
 }
 
 impl HashError {
-    /// What to do about it.
-    pub fn hint(self) -> &'static str {
+    /// What to do about it, where it may stay a hash of the same password.
+    pub fn hint(self) -> Option<&'static str> {
         match self {
-            Self::NoHash => "a password itself never stands here: `optout-relay user add NAME --replace` asks for it",
-            Self::Costly(..) => "at most 64 MiB and 1 GiB for all passes, as in m=19456,t=2; `optout-relay user add` makes it so",
-            Self::Cheap(..) => "at least 4 MiB and 8 MiB for all passes, as in m=19456,t=2; `optout-relay user add` makes it so",
-            Self::Kind | Self::Half => "make it anew: `optout-relay user add NAME --replace` asks for the password",
+            Self::Costly(..) => Some("64 MiB, and 1 GiB over all passes, are the most: make the hash with m=19456,t=2,p=1"),
+            Self::Cheap(..) => Some("4 MiB, and 8 MiB over all passes, are the least: make the hash with m=19456,t=2,p=1"),
+            Self::NoHash | Self::Kind | Self::Half => None,
         }
     }
 }
@@ -64,12 +63,10 @@ impl HashError {
 impl Hash {
     /// Reads `$argon2id$v=19$m=…,t=…,p=…$salt$digest`; bounds what proving it costs.
     pub fn parse(text: &str) -> Result<Self, HashError> {
-        if !text.starts_with('$') {
-            return Err(HashError::NoHash);
-        }
-        let kind = text.split('$').nth(1).unwrap_or_default();
-        if kind != ARGON2ID_IDENT.as_str() {
-            return Err(if Ident::new(kind).is_ok() { HashError::Kind } else { HashError::NoHash });
+        match text.split('$').collect::<Vec<_>>()[..] {
+            ["", kind, _, ..] if kind == ARGON2ID_IDENT.as_str() => {}
+            ["", kind, _, ..] if Ident::new(kind).is_ok() => return Err(HashError::Kind),
+            _ => return Err(HashError::NoHash),
         }
         let hash = PasswordHash::new(text).map_err(|_| HashError::Half)?;
         let params = Params::try_from(&hash).map_err(|_| HashError::Half)?;
@@ -132,7 +129,8 @@ mod tests {
             (String::new(), HashError::NoHash),
             ("hunter2".into(), HashError::NoHash),
             ("$".into(), HashError::NoHash),
-            ("$ecret Word".into(), HashError::NoHash),
+            ("$ecret".into(), HashError::NoHash),
+            ("$ecret Word$".into(), HashError::NoHash),
             ("$2y$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy".into(), HashError::Kind),
             (salted("argon2i", "v=19$m=19456,t=2,p=1"), HashError::Kind),
             (salted("argon2d", "v=19$m=19456,t=2,p=1"), HashError::Kind),

@@ -33,4 +33,5 @@ mod suppression_lines;
 mod tls;
 mod untold;
 mod upstream;
+mod users;
 mod variables;
