@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use optout_relay::mail::PlusTags;
-use optout_relay::optout::{Attributes, Builder, Subject, read_from, with_entries, without_entries};
+use optout_relay::optout::{Attributes, Builder, Edit, Subject, edited, read_from};
 use optout_relay::place::Fault;
+use optout_relay::users;
 
 use super::address::{is_opted_out, named_by};
 
@@ -21,6 +22,12 @@ pub fn check(bytes: &[u8]) {
         && let Ok(found) = entries("l.toml", bytes)
     {
         edits_well(text, &found);
+    }
+    // The other file that people write and commands change.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Err(fault) = users::parse(Path::new("u.toml"), text)
+    {
+        has_a_place(&fault, bytes);
     }
 }
 
@@ -74,8 +81,8 @@ fn edits_well(text: &str, before: &[Entry]) {
         ..Attributes::default()
     };
     let stands = before.iter().any(|(_, subject, _)| subject.names_the_same(&new, PlusTags::Distinct));
-    let (added, which) = with_entries(path, text, std::slice::from_ref(&new), &attributes).unwrap();
-    assert_eq!(which.len(), usize::from(!stands), "{text:?}");
+    let (added, count) = edited(path, text, Edit::Add(&new, &attributes)).unwrap();
+    assert_eq!(count, usize::from(!stands), "{text:?}");
     let mut expected = named(before);
     if !stands {
         expected.push((new.clone(), attributes.clone()));
@@ -83,7 +90,7 @@ fn edits_well(text: &str, before: &[Entry]) {
     assert_eq!(sorted(named(&entries("l.toml", added.as_bytes()).unwrap())), sorted(expected), "{text:?}\nbecame {added:?}");
     let first = before.first().map(|(_, subject, _)| subject);
     for gone in [&new].into_iter().chain(first) {
-        let (removed, count) = without_entries(path, &added, gone, PlusTags::Ignore).unwrap();
+        let (removed, count) = edited(path, &added, Edit::Remove(gone, PlusTags::Ignore)).unwrap();
         let all = named(&entries("l.toml", added.as_bytes()).unwrap());
         let (out, kept): (Vec<_>, _) = all.into_iter().partition(|(subject, _)| subject.names_the_same(gone, PlusTags::Ignore));
         assert_eq!(count, out.len(), "{text:?}");

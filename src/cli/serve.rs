@@ -115,7 +115,7 @@ impl Failure {
     fn of_start(error: &StartError) -> Self {
         match error {
             StartError::Config(fault) => Self::of_config(fault),
-            StartError::List(fault) => Self::of_list(fault),
+            StartError::List(fault) | StartError::Users(fault) => Self::of_list(fault),
             StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
             StartError::Spool(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
             StartError::Listen(..) => Self::new(Exit::Unavailable, error),

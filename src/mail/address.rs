@@ -142,6 +142,17 @@ impl fmt::Debug for Address {
     }
 }
 
+impl Key<'_> {
+    /// The texts that a glob is held against, see [`glob_key`]: the key, and the same with letters in its domain.
+    pub fn globbed(&self) -> Vec<String> {
+        let mut texts = vec![self.to_string()];
+        if let Cow::Owned(domain) = domain_letters(self.domain) {
+            texts.push(Key { domain: &domain, ..*self }.to_string());
+        }
+        texts
+    }
+}
+
 /// The key written as a mailbox again, quoted where it must be.
 impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -303,15 +303,11 @@ impl OptOutList {
     }
 
     fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
-        let domain = &domain_letters(key.domain);
-        let mut texts = Vec::new();
-        for key in [key, recipient.key(PlusTags::Distinct)] {
-            texts.extend([key.to_string(), Key { domain, ..key }.to_string()]);
+        let mut texts: Vec<_> = [key, recipient.key(PlusTags::Distinct)].iter().flat_map(Key::globbed).collect();
+        if texts[0].starts_with('"') {
             // Whoever writes a glob does not think of the quotes that a local part needs.
-            texts.extend([format!("{}@{}", key.local, key.domain), format!("{}@{domain}", key.local)]);
+            texts.extend([key.domain, &domain_letters(key.domain)].map(|domain| format!("{}@{domain}", key.local)));
         }
-        // Mostly one and the same.
-        texts.sort_unstable();
         texts.dedup();
         for pattern in &self.patterns {
             if texts.iter().any(|text| pattern.glob.matches(text)) {
@@ -395,8 +391,9 @@ impl<'a> Strictest<'_, 'a> {
         match self.context.sender {
             ReversePath::Null => true,
             ReversePath::Address(sender) => {
-                let (full, bare) = (sender.key(PlusTags::Distinct).to_string(), sender.key(PlusTags::Ignore).to_string());
-                globs.iter().map(|glob| WildMatch::new(glob)).any(|glob| glob.matches(&full) || glob.matches(&bare))
+                let texts: Vec<_> =
+                    [PlusTags::Distinct, PlusTags::Ignore].iter().flat_map(|tags| sender.key(*tags).globbed()).collect();
+                globs.iter().map(|glob| WildMatch::new(glob)).any(|glob| texts.iter().any(|text| glob.matches(text)))
             }
         }
     }

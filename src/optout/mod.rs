@@ -7,7 +7,7 @@ mod list;
 mod table;
 mod watch;
 
-pub use edit::{EditError, add, is_editable, remove, with_entries, without_entries};
+pub use edit::{Edit, add, edited, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read, read_from};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
