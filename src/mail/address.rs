@@ -198,32 +198,34 @@ fn labels_key(domain: &str) -> String {
     domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".")
 }
 
-/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows; or
-/// what [`domain_letters`] shows, where a label has both wildcards and letters that an A-label hides.
+/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key::globbed`]
+/// shows. A domain with a wildcard has letters in the place of A-labels, which hide what the wildcard stands beside; unless
+/// it stands in one.
 pub fn glob_key(glob: &str) -> String {
     let Some((local, domain)) = glob.rsplit_once('@') else { return lower_nfc(glob) };
-    let local = match unquoted(local) {
+    let local = lower_nfc(local);
+    let local = match unquoted(&local) {
         Cow::Owned(content) => Key { local: &lower_nfc(&content), domain: "" }.to_string(),
-        Cow::Borrowed(local) => lower_nfc(local),
+        Cow::Borrowed(_) => local,
     };
     let label = |label: &str| match label.contains(WILD) {
-        true => label.split_inclusive(WILD).map(wild_letters).collect(),
+        true => wild_letters(label),
         false => domain_key(label).into_owned(),
     };
-    let mut domain = domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".");
-    if !domain.is_ascii() {
-        domain = domain_letters(&domain).into_owned();
-    }
-    format!("{local}@{domain}")
+    let labels: Vec<_> = domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect();
+    let in_a_label = labels.iter().any(|label| label.starts_with("xn--") && label.contains(WILD));
+    let domain = labels.join(".");
+    let letters = domain.contains(WILD) && !in_a_label;
+    format!("{local}@{}", if letters { domain_letters(&domain) } else { domain.into() })
 }
 
 /// What a glob may hold.
 const WILD: [char; 2] = ['*', '?'];
 
-/// Letters as IDNA has them, each by itself, for a part of a label need be no label; and the wildcard behind them.
-fn wild_letters(piece: &str) -> String {
+/// Letters as IDNA has them, each by itself, for what stands beside a wildcard need be no label.
+fn wild_letters(label: &str) -> String {
     let letter = |c: char| if c.is_ascii() { c.into() } else { domain_letters(&domain_key(&c.to_string())).into_owned() };
-    lower_nfc(&piece.chars().map(letter).collect::<String>())
+    lower_nfc(&label.chars().map(letter).collect::<String>())
 }
 
 /// A domain in comparing form with letters (U-labels) in the place of A-labels.
