@@ -66,7 +66,8 @@ impl fmt::Debug for Mark {
 }
 
 impl User {
-    fn new(entry: Entry) -> Self {
+    /// As the entry has it.
+    pub fn new(entry: Entry) -> Self {
         let globs = |globs: Vec<String>| globs.iter().map(|glob| WildMatch::new(glob)).collect();
         let Entry { name, hash, senders } = entry;
         Self { name: name.into(), hash, senders: senders.map(globs), proved: OnceLock::new() }

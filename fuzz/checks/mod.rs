@@ -4,13 +4,13 @@
 pub mod address;
 pub mod list;
 pub mod message;
+pub mod session;
 
 /// A check: any bytes, and a panic where a promise is broken.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus too.
-pub const TARGETS: [(&str, Check); 3] =
-    [("address", address::check), ("list", list::check), ("message", message::check)];
+pub const TARGETS: [(&str, Check); 4] = [("session", session::check), ("address", address::check), ("list", list::check), ("message", message::check)];
 
 /// The lines of `bytes` with their ends; RFC 5321 2.3.8 read byte by byte, slowly.
 fn is_canonical(bytes: &[u8]) -> bool {
