@@ -37,8 +37,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// For logging what was cut short at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections that may wait in the system's queue for a place.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait in the system's queue for a place. Whoever finds it full comes again after a second.
+const BACKLOG: i32 = 4096;
 
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
