@@ -18,14 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::file::{Answer, Tls};
+use crate::config::file::{Answer, Listen, Tls};
 use crate::config::{Config, HostRoute, Route};
 use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
+use crate::memory::Memory;
 use crate::optout::{self, Lists};
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
-use crate::smtp::{self, Door};
+use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
 use crate::users::{self, Users};
@@ -36,15 +37,15 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// For logging what was cut short at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections that may wait in the system's queue for a place.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait in the system's queue for a place. Whoever finds it full comes again after a second.
+const BACKLOG: i32 = 4096;
 
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
 pub struct Daemon {
     door: Arc<Door>,
     backlog: Backlog,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Entrance)>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
     writer: JoinHandle<()>,
@@ -60,6 +61,7 @@ pub struct Control {
     reload_lists: Arc<Notify>,
     reload_users: Arc<Notify>,
     reopen_log: Arc<Notify>,
+    reload_certificate: Arc<Notify>,
 }
 
 /// Why the relay does not start.
@@ -108,8 +110,10 @@ impl Daemon {
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = file.state_dir.join("log");
         let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
-        let (listeners, addresses) = listen(&file.listen.smtp)?;
+        let certificate = open_certificate(&config).await?;
+        let (listeners, addresses) = listen(&file.listen)?;
         let hostname: Arc<str> = config.hostname.as_str().into();
+        let memory = Memory::new(file.listen.max_memory.0);
         let relay = Relay {
             hostname: hostname.clone(),
             lists: Arc::new(lists),
@@ -118,6 +122,7 @@ impl Daemon {
             ledger,
             upstream,
             spool,
+            memory: memory.clone(),
             patience: (file.delivery.answer == Answer::Delivered).then_some(file.delivery.patience),
             late: Arc::new(Semaphore::new(file.upstream.max_connections.min(Semaphore::MAX_PERMITS))),
             seats: Seats::new(),
@@ -132,11 +137,18 @@ impl Daemon {
             hostname,
             clients: file.listen.clients.clone(),
             users,
+            certificate,
+            require_tls: file.listen.require_tls,
             limits: config.limits(),
             timeouts: config.timeouts(),
-            sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
+            crowd: Crowd::new(
+                descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections),
+                file.listen.max_sessions_per_client,
+            ),
+            memory,
             tasks: TaskTracker::new(),
             stop: relay.stop.clone(),
+            told: Told::default(),
         };
         let cut = CancellationToken::new();
         let control = Control {
@@ -145,6 +157,7 @@ impl Daemon {
             reload_lists: Arc::default(),
             reload_users: Arc::default(),
             reopen_log: Arc::default(),
+            reload_certificate: Arc::default(),
         };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
@@ -169,8 +182,12 @@ impl Daemon {
     pub async fn run(self) -> bool {
         let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
         let loops = TaskTracker::new();
-        for listener in listeners {
-            loops.spawn(smtp::serve(door.clone(), listener));
+        for (listener, entrance) in listeners {
+            loops.spawn(smtp::serve(door.clone(), listener, entrance));
+        }
+        loops.spawn(smtp::keep_order(door.clone()));
+        if let Some(certificate) = &door.certificate {
+            loops.spawn(smtp::watch(certificate.clone(), control.reload_certificate, door.stop.clone()));
         }
         loops.spawn(delivery::run(door.relay.clone(), backlog));
         loops.spawn(delivery::hear(door.relay.clone()));
@@ -218,11 +235,12 @@ impl Control {
         self.cut.cancel();
     }
 
-    /// Reads the lists and the users again and opens the suppression log by name again (SIGHUP).
+    /// Reads the lists, the users and the certificate again and opens the suppression log by name again (SIGHUP).
     pub fn reload(&self) {
         self.reload_lists.notify_one();
         self.reload_users.notify_one();
         self.reopen_log.notify_one();
+        self.reload_certificate.notify_one();
     }
 }
 
@@ -247,6 +265,13 @@ async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError
     let opened = tokio::task::spawn_blocking(move || Spool::open(&path, rhythm, min_free)).await;
     let failed = || spool::OpenError::Folder(config.spool(), io::Error::other("the reader failed"));
     opened.unwrap_or_else(|_| Err(failed())).map_err(StartError::Spool)
+}
+
+async fn open_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> {
+    let Some((chain, key)) = config.certificate.clone() else { return Ok(None) };
+    let failed = Fault::of_file(&chain, "the certificate could not be read: the reader failed");
+    let opened = tokio::task::spawn_blocking(move || Certificate::open(&chain, &key)).await;
+    opened.unwrap_or(Err(failed)).map(|certificate| Some(Arc::new(certificate))).map_err(StartError::Config)
 }
 
 /// How the host of a route is reached; the password is fetched here, and nowhere else.
@@ -275,13 +300,17 @@ fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     })
 }
 
-fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+type Listeners = Vec<(TcpListener, Entrance)>;
+
+fn listen(wanted: &Listen) -> Result<(Listeners, Vec<SocketAddr>), StartError> {
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for (at, &address) in wanted.iter().enumerate() {
+    let plain = wanted.smtp.iter().map(|address| (*address, Entrance::Plain));
+    let wanted: Vec<_> = plain.chain(wanted.submissions.iter().map(|address| (*address, Entrance::Encrypted))).collect();
+    for (at, &(address, entrance)) in wanted.iter().enumerate() {
         match bind(address) {
             Ok(listener) => {
                 addresses.push(listener.local_addr().unwrap_or(address));
-                listeners.push(listener);
+                listeners.push((listener, entrance));
             }
             // One family of addresses is enough, as long as there is one.
             Err(error) if is_absent_family(&error, address) && (at + 1 < wanted.len() || !listeners.is_empty()) => {

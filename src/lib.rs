@@ -58,6 +58,7 @@ pub mod dsn;
 pub mod optout;
 
 pub mod ledger;
+pub mod memory;
 pub mod spool;
 pub mod upstream;
 

@@ -68,6 +68,12 @@ impl Shelf {
         self.folder.free()
     }
 
+    /// Bytes of a message on disk, with its record where both are one file.
+    pub fn size(&self, id: Id) -> io::Result<usize> {
+        let size = |name: String| std::fs::metadata(self.path().join(name)).map(|meta| meta.len() as usize);
+        size(message_name(id)).or_else(|_| size(record_name(id, Form::New)))
+    }
+
     /// Takes away what was never promised; the ids of what was.
     pub fn sweep(&self) -> io::Result<Vec<Id>> {
         let (mut held, mut messages): (BTreeMap<Id, Vec<Form>>, _) = (BTreeMap::new(), Vec::new());
@@ -123,7 +129,7 @@ impl Shelf {
     fn open_record(&self, id: Id) -> Result<(Record, Bytes), Unusable> {
         let (form, content) = under_its_name(id, |form, name| {
             let cap = if form == Form::New { u64::MAX } else { MAX_RECORD };
-            self.folder.read(name, cap).map(Bytes::from)
+            self.folder.read(name, cap)
         })?;
         let (record, rest) = parted(form, content)?;
         if record.envelope.id == id { Ok((record, rest)) } else { Err(Unusable::NotItsOwn) }
@@ -139,7 +145,7 @@ impl Shelf {
         let (record, rest) = self.open_record(id)?;
         let mut bytes = match record.form {
             Form::New => rest,
-            Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?.into(),
+            Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?,
         };
         if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);
@@ -317,7 +323,7 @@ mod tests {
     use crate::mail::{Address, Client, Envelope, Outcome, Recipient, ReversePath, Stage, Status};
 
     fn message(number: u64) -> (Mail, Record) {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let client = Client { helo: "tool".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let recipients = vec![Recipient::from(Address::parse("in@x.example").unwrap())];
         let (id, sender) = (Id::new(number, 1), ReversePath::Null);
         let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };

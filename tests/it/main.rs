@@ -7,6 +7,7 @@ mod config;
 mod damaged;
 mod descriptors;
 mod dialogue;
+mod door;
 mod dsn;
 mod edits;
 mod faults;
