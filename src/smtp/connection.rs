@@ -285,7 +285,9 @@ impl Connection<'_> {
             Login::Ok(_) => self.seat.proves(),
             Login::Busy => {}
             Login::Wrong => {
-                tracing::warn!(client = %ip, user = clean(&name, 100), "login failed: user name or password is wrong");
+                // What is no name here may be a password in the wrong field.
+                let user = if users.has(&name) { clean(&name, 100) } else { "(unknown)".into() };
+                tracing::warn!(client = %ip, user, "login failed: user name or password is wrong");
                 let wait = WRONG_LOGIN * (self.session.failed_logins() + 1);
                 let late = async {
                     sleep(wait).await;
