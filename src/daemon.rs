@@ -1,6 +1,10 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod sockets;
+mod systemd;
+
+pub use sockets::{Handed, Misfit};
 
 use std::hash::RandomState;
 use std::io;
@@ -10,17 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::file::{Answer, Tls};
 use crate::config::{Config, HostRoute, Route};
-use crate::delivery;
+use crate::delivery::{self, Pulse};
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
 use crate::place::Fault;
@@ -35,8 +38,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// For logging what was cut short at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections that may wait in the system's queue for a place.
-const BACKLOG: i32 = 1024;
+/// Lists that are still written to after so long are read when that is over, and nobody waits for it.
+const REREAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
@@ -78,6 +81,12 @@ pub enum StartError {
     /// An address to listen on.
     #[error("listen on {0}: {1}\nhint: {hint}", hint = listen_hint(.1))]
     Listen(SocketAddr, io::Error),
+    /// A socket from systemd.
+    #[error("{0}")]
+    Misfit(#[from] Misfit),
+    /// The same, when it was put to use.
+    #[error("use a socket that systemd has handed over: {0}")]
+    Adopt(io::Error),
 }
 
 fn listen_hint(error: &io::Error) -> &'static str {
@@ -92,6 +101,11 @@ impl Daemon {
     /// Opens lists, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
     /// and held.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(Handed::default(), config).await
+    }
+
+    /// The same on listeners that are open already, in place of those that the configuration names.
+    pub async fn start_on(handed: Handed, config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
         let file = &config.file;
         let (spool, backlog) = open_spool(&config).await?;
@@ -102,7 +116,11 @@ impl Daemon {
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = file.state_dir.join("log");
         let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
-        let (listeners, addresses) = listen(&file.listen.smtp)?;
+        if !handed.submissions.is_empty() {
+            return Err(StartError::Misfit(Misfit::NoTls));
+        }
+        let listeners = sockets::listen(handed.smtp, "listen.smtp", &file.listen.smtp)?;
+        let addresses = sockets::addresses(&listeners);
         let hostname: Arc<str> = config.hostname.as_str().into();
         let relay = Relay {
             hostname: hostname.clone(),
@@ -159,13 +177,18 @@ impl Daemon {
         for listener in listeners {
             loops.spawn(smtp::serve(door.clone(), listener));
         }
-        loops.spawn(delivery::run(door.relay.clone(), backlog));
+        let pulse = Arc::new(Pulse::default());
+        loops.spawn(delivery::run(door.relay.clone(), backlog, pulse.clone()));
         loops.spawn(delivery::hear(door.relay.clone()));
-        loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
+        loops.spawn(optout::watch(door.relay.lists.clone(), door.stop.clone()));
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
+        systemd::ready(&door).await;
+        loops.spawn(reload(door.clone(), control.reload_lists));
+        loops.spawn(systemd::watch(door.clone(), pulse));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
+        systemd::stopping(shutdown_grace + 2 * LAST_WORDS).await;
         loops.close();
         door.tasks.close();
         door.relay.attempts.close();
@@ -250,48 +273,24 @@ fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     })
 }
 
-fn listen(wanted: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    for (at, &address) in wanted.iter().enumerate() {
-        match bind(address) {
-            Ok(listener) => {
-                addresses.push(listener.local_addr().unwrap_or(address));
-                listeners.push(listener);
-            }
-            // One family of addresses is enough, as long as there is one.
-            Err(error) if is_absent_family(&error, address) && (at + 1 < wanted.len() || !listeners.is_empty()) => {
-                tracing::warn!("not listening on {address}: this machine has no such addresses ({error})");
-            }
-            Err(error) => return Err(StartError::Listen(address, error)),
-        }
-    }
-    Ok((listeners, addresses))
-}
-
-/// EAFNOSUPPORT (which has no `ErrorKind`), or `::1` on a machine where IPv6 is switched off.
-fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
-    const EAFNOSUPPORT: i32 = 97;
-    error.raw_os_error() == Some(EAFNOSUPPORT) || (error.kind() == io::ErrorKind::AddrNotAvailable && address.ip().is_loopback())
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // So that 0.0.0.0 and [::] can stand side by side.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 async fn reopen(ledger: Ledger, asked: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = asked.notified() => ledger.reopen().await,
+        }
+    }
+}
+
+async fn reload(door: Arc<Door>, asked: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = door.stop.cancelled() => return,
+            () = asked.notified() => systemd::reloading().await,
+        }
+        tokio::select! {
+            () = door.stop.cancelled() => return,
+            _ = timeout(REREAD_WITHIN, door.relay.lists.reread()) => systemd::ready(&door).await,
         }
     }
 }

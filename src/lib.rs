@@ -32,7 +32,7 @@
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `mod` as meant |
 //! | 1b reader | [`disk`] | what spool and suppression log both ask of a disk |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
-//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `descriptors`: sessions within the limit of open files |
+//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `systemd`: what it is told |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.

@@ -163,6 +163,17 @@ impl Config {
         ours.then(|| self.circle.clone())
     }
 
+    /// The same with listeners that are open already in place of `listen.smtp`; without any it stays as it is.
+    pub fn listening_on(mut self, smtp: &[SocketAddr]) -> Result<Self, Fault> {
+        if !smtp.is_empty() {
+            self.file.listen.smtp = smtp.to_vec();
+        }
+        match &self.route {
+            Route::Host(route) if circle::is_circle(&self.file.listen.smtp, route, &machine_name()) => Err(self.circle),
+            _ => Ok(self),
+        }
+    }
+
     /// Bounds of a session.
     pub fn limits(&self) -> Limits {
         let listen = &self.file.listen;

@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ pub struct Lists {
     current: ArcSwap<OptOutList>,
     /// As the files were before they were first read: a change since then is not missed.
     opened: Vec<Stamp>,
+    /// Somebody wants them read again.
+    asked: Notify,
+    /// They were.
+    reread: Notify,
 }
 
 /// What tells one state of a file from another: inode, size, change and modification times in nanoseconds.
@@ -46,7 +51,8 @@ impl Lists {
     pub fn open(paths: Vec<PathBuf>, tags: PlusTags, max_shrink: f64) -> Result<Self, Fault> {
         let opened = stamps(&paths);
         let list = load(&paths, tags)?.list;
-        Ok(Self { paths, tags, max_shrink, current: ArcSwap::from_pointee(list), opened })
+        let current = ArcSwap::from_pointee(list);
+        Ok(Self { paths, tags, max_shrink, current, opened, asked: Notify::new(), reread: Notify::new() })
     }
 
     /// The list of this moment.
@@ -71,6 +77,15 @@ impl Lists {
         let list = std::mem::take(&mut loaded.list);
         self.current.store(Arc::new(list));
         Ok(loaded)
+    }
+
+    /// Has them read again by whoever watches them, changed or not (SIGHUP), and returns when that was done.
+    pub async fn reread(&self) {
+        let mut reread = pin!(self.reread.notified());
+        // From now on, so that no answer is missed.
+        reread.as_mut().enable();
+        self.asked.notify_one();
+        reread.await;
     }
 
     /// A list that suddenly lost most of its entries was more likely damaged than meant.
@@ -113,15 +128,15 @@ async fn stamps_off_the_runtime(lists: &Arc<Lists>) -> Vec<Stamp> {
     tokio::task::spawn_blocking(move || stamps(&lists.paths)).await.unwrap_or_default()
 }
 
-/// Follows the files until `stop`; `now` asks for a reload whether they changed or not (SIGHUP).
-pub async fn watch(lists: Arc<Lists>, now: Arc<Notify>, stop: CancellationToken) {
+/// Follows the files until `stop`, and hears who wants them [`reread`](Lists::reread).
+pub async fn watch(lists: Arc<Lists>, stop: CancellationToken) {
     let mut in_force = lists.opened.clone();
     let mut before = in_force.clone();
     let (mut asked, mut still) = (false, 0);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = now.notified() => asked = true,
+            () = lists.asked.notified() => asked = true,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         };
         let seen = stamps_off_the_runtime(&lists).await;
@@ -129,10 +144,12 @@ pub async fn watch(lists: Arc<Lists>, now: Arc<Notify>, stop: CancellationToken)
         before.clone_from(&seen);
         let enough = if is_smaller(&seen, &in_force) { SMALLER } else { 1 };
         if still >= enough && (asked || seen != in_force) {
-            asked = false;
             // Whatever comes of it, this state of the files has been dealt with: one line in the log, not one a look.
             in_force = seen;
             reload(&lists).await;
+            if std::mem::take(&mut asked) {
+                lists.reread.notify_waiters();
+            }
         }
     }
 }
