@@ -1,10 +1,13 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod question;
 mod sockets;
 mod systemd;
 
 pub use sockets::{Handed, Misfit};
+
+use question::{Asker, question};
 
 use std::hash::RandomState;
 use std::io;
@@ -16,21 +19,23 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::file::{Answer, Tls};
 use crate::config::{Config, HostRoute, Route};
-use crate::delivery::{self, Pulse};
+use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
+use crate::memory::Memory;
 use crate::optout::{self, Lists};
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
-use crate::smtp::{self, Door};
+use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
+use crate::users::{self, Users};
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -38,7 +43,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// For logging what was cut short at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Lists that are still written to after so long are read when that is over, and nobody waits for it.
+/// Files that are still written to after so long are read when that is over, and nobody waits for it.
 const REREAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Everything opened, nobody served yet.
@@ -46,7 +51,7 @@ const REREAD_WITHIN: Duration = Duration::from_secs(60);
 pub struct Daemon {
     door: Arc<Door>,
     backlog: Backlog,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Entrance)>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
     writer: JoinHandle<()>,
@@ -59,7 +64,7 @@ pub struct Control {
     stop: CancellationToken,
     /// The shutdown may take no longer.
     cut: CancellationToken,
-    reload_lists: Arc<Notify>,
+    reload: Arc<Notify>,
     reopen_log: Arc<Notify>,
 }
 
@@ -72,6 +77,9 @@ pub enum StartError {
     /// An opt-out list: without it nobody can be judged.
     #[error("{0}")]
     List(Fault),
+    /// Who may log in.
+    #[error("{0}")]
+    Users(Fault),
     /// Held mail.
     #[error("{0}")]
     Spool(spool::OpenError),
@@ -98,7 +106,7 @@ fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 impl Daemon {
-    /// Opens lists, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
+    /// Opens lists, users, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
     /// and held.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         Self::start_on(Handed::default(), config).await
@@ -107,6 +115,7 @@ impl Daemon {
     /// The same on listeners that are open already, in place of those that the configuration names.
     pub async fn start_on(handed: Handed, config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
+        let users = open_users(&config).await?;
         let file = &config.file;
         let (spool, backlog) = open_spool(&config).await?;
         let upstream = match &config.route {
@@ -116,12 +125,11 @@ impl Daemon {
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = file.state_dir.join("log");
         let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
-        if !handed.submissions.is_empty() {
-            return Err(StartError::Misfit(Misfit::NoTls));
-        }
-        let listeners = sockets::listen(handed.smtp, "listen.smtp", &file.listen.smtp)?;
+        let certificate = open_certificate(&config).await?;
+        let listeners = sockets::listen(handed, &file.listen)?;
         let addresses = sockets::addresses(&listeners);
         let hostname: Arc<str> = config.hostname.as_str().into();
+        let memory = Memory::new(file.listen.max_memory.0);
         let relay = Relay {
             hostname: hostname.clone(),
             lists: Arc::new(lists),
@@ -130,6 +138,7 @@ impl Daemon {
             ledger,
             upstream,
             spool,
+            memory: memory.clone(),
             patience: (file.delivery.answer == Answer::Delivered).then_some(file.delivery.patience),
             late: Arc::new(Semaphore::new(file.upstream.max_connections.min(Semaphore::MAX_PERMITS))),
             seats: Seats::new(),
@@ -143,14 +152,22 @@ impl Daemon {
             relay: relay.clone(),
             hostname,
             clients: file.listen.clients.clone(),
+            users,
+            certificate,
+            require_tls: file.listen.require_tls,
             limits: config.limits(),
             timeouts: config.timeouts(),
-            sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
+            crowd: Crowd::new(
+                descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections),
+                file.listen.max_sessions_per_client,
+            ),
+            memory,
             tasks: TaskTracker::new(),
             stop: relay.stop.clone(),
+            told: Told::default(),
         };
         let cut = CancellationToken::new();
-        let control = Control { stop: door.stop.clone(), cut, reload_lists: Arc::default(), reopen_log: Arc::default() };
+        let control = Control { stop: door.stop.clone(), cut, reload: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
@@ -173,18 +190,30 @@ impl Daemon {
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
         let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
-        let loops = TaskTracker::new();
-        for listener in listeners {
-            loops.spawn(smtp::serve(door.clone(), listener));
+        let (loops, mut reread) = (TaskTracker::new(), Vec::new());
+        let mut asked = || {
+            let (asker, asked) = question();
+            reread.push(asker);
+            asked
+        };
+        for (listener, entrance) in listeners {
+            loops.spawn(smtp::serve(door.clone(), listener, entrance));
         }
-        let pulse = Arc::new(Pulse::default());
-        loops.spawn(delivery::run(door.relay.clone(), backlog, pulse.clone()));
+        loops.spawn(smtp::keep_order(door.clone()));
+        if let Some(certificate) = &door.certificate {
+            loops.spawn(smtp::watch(certificate.clone(), asked(), door.stop.clone()));
+        }
+        let (pulse, felt) = question();
+        loops.spawn(delivery::run(door.relay.clone(), backlog, felt));
         loops.spawn(delivery::hear(door.relay.clone()));
-        loops.spawn(optout::watch(door.relay.lists.clone(), door.stop.clone()));
+        loops.spawn(optout::watch(door.relay.lists.clone(), asked(), door.stop.clone()));
+        if let Some(users) = &door.users {
+            loops.spawn(users::watch(users.clone(), asked(), door.stop.clone()));
+        }
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         systemd::ready(&door).await;
-        loops.spawn(reload(door.clone(), control.reload_lists));
+        loops.spawn(reload(door.clone(), reread, control.reload));
         loops.spawn(systemd::watch(door.clone(), pulse));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
@@ -225,9 +254,9 @@ impl Control {
         self.cut.cancel();
     }
 
-    /// Reads the lists again and opens the suppression log by name again (SIGHUP).
+    /// Reads the lists, the users and the certificate again and opens the suppression log by name again (SIGHUP).
     pub fn reload(&self) {
-        self.reload_lists.notify_one();
+        self.reload.notify_one();
         self.reopen_log.notify_one();
     }
 }
@@ -240,11 +269,26 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
     }
 }
 
+async fn open_users(config: &Config) -> Result<Option<Arc<Users>>, StartError> {
+    let Some(path) = config.users.clone() else { return Ok(None) };
+    match tokio::task::spawn_blocking(move || Users::open(&path)).await {
+        Ok(opened) => opened.map(|users| Some(Arc::new(users))).map_err(StartError::Users),
+        Err(_) => Err(StartError::Users(Fault::of_file(&config.path, "the users could not be read: the reader failed"))),
+    }
+}
+
 async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError> {
     let (path, rhythm, min_free) = (config.spool(), config.rhythm(), config.file.delivery.min_free.0);
     let opened = tokio::task::spawn_blocking(move || Spool::open(&path, rhythm, min_free)).await;
     let failed = || spool::OpenError::Folder(config.spool(), io::Error::other("the reader failed"));
     opened.unwrap_or_else(|_| Err(failed())).map_err(StartError::Spool)
+}
+
+async fn open_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> {
+    let Some((chain, key)) = config.certificate.clone() else { return Ok(None) };
+    let failed = Fault::of_file(&chain, "the certificate could not be read: the reader failed");
+    let opened = tokio::task::spawn_blocking(move || Certificate::open(&chain, &key)).await;
+    opened.unwrap_or(Err(failed)).map(|certificate| Some(Arc::new(certificate))).map_err(StartError::Config)
 }
 
 /// How the host of a route is reached; the password is fetched here, and nowhere else.
@@ -282,7 +326,13 @@ async fn reopen(ledger: Ledger, asked: Arc<Notify>, stop: CancellationToken) {
     }
 }
 
-async fn reload(door: Arc<Door>, asked: Arc<Notify>) {
+/// Has all loops that follow files read them again, and tells systemd when it is done.
+async fn reload(door: Arc<Door>, loops: Vec<Asker>, asked: Arc<Notify>) {
+    let reread = async || {
+        // All at once: one that still waits for a file keeps nobody else waiting.
+        let answers: JoinSet<bool> = loops.iter().cloned().map(|follower| async move { follower.ask().await }).collect();
+        let _ = timeout(REREAD_WITHIN, answers.join_all()).await;
+    };
     loop {
         tokio::select! {
             () = door.stop.cancelled() => return,
@@ -290,7 +340,7 @@ async fn reload(door: Arc<Door>, asked: Arc<Notify>) {
         }
         tokio::select! {
             () = door.stop.cancelled() => return,
-            _ = timeout(REREAD_WITHIN, door.relay.lists.reread()) => systemd::ready(&door).await,
+            () = reread() => systemd::ready(&door).await,
         }
     }
 }

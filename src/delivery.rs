@@ -1,10 +1,9 @@
 //! The runner: held mail that is due goes out again, and wishes of people are heard. Never looks into a message.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::relay::Relay;
@@ -13,36 +12,9 @@ use crate::spool::{Backlog, Forgotten, Next, Request, Wanted};
 /// How often it is looked for wishes, and for room.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Whether the runner still runs: the loop itself answers. One that hangs, spins or has ended does not.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    question: Notify,
-    answer: Notify,
-}
-
-impl Pulse {
-    /// Asks, and returns when the loop has answered.
-    pub async fn felt(&self) {
-        let mut answer = pin!(self.answer.notified());
-        // From now on, so that only an answer to this question counts, and none is missed.
-        answer.as_mut().enable();
-        self.question.notify_one();
-        answer.await;
-    }
-
-    /// Returns when somebody has asked.
-    pub async fn asked(&self) {
-        self.question.notified().await;
-    }
-
-    /// To whoever asks now.
-    pub fn answer(&self) {
-        self.answer.notify_waiters();
-    }
-}
-
-/// Runs until the relay stops; attempts that are under way then are among `relay.attempts`.
-pub async fn run(relay: Arc<Relay>, backlog: Backlog, pulse: Arc<Pulse>) {
+/// Runs until the relay stops; attempts that are under way then are among `relay.attempts`. Whoever `asked` whether it does is
+/// answered by the loop itself: one that hangs, spins or has ended does not answer.
+pub async fn run(relay: Arc<Relay>, backlog: Backlog, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
     let found = spawn_blocking({
         let spool = relay.spool.clone();
         move || spool.schedule(&backlog)
@@ -69,7 +41,8 @@ pub async fn run(relay: Arc<Relay>, backlog: Backlog, pulse: Arc<Pulse>) {
         tokio::select! {
             () = relay.stop.cancelled() => return,
             () = relay.spool.changed() => {}
-            () = pulse.asked() => pulse.answer(),
+            // Who has lost patience meanwhile does not hear it.
+            Some(answer) = asked.recv() => drop(answer.send(())),
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }

@@ -1,8 +1,15 @@
-//! What the spool and the suppression log both ask of a disk.
+//! What several rooms ask of a disk.
+
+mod document;
+mod followed;
+mod replaced;
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
+
+pub use document::{EditError, append, cut, cut_tables, edit};
+pub use followed::{Followed, LOOK_EVERY, look};
 
 /// Has the folders above `path` on disk: one that its own folder does not know is gone with all that is in it, should the
 /// machine lose power. Some of them belong to others, and are there anyway.

@@ -131,7 +131,7 @@ pub fn report(
     let wish = Wish { notify: Notify::Never, original: None };
     let envelope = Envelope {
         id: by.id,
-        client: Client { ip: [127, 0, 0, 1].into(), helo: by.hostname.into(), extended: true },
+        client: Client { helo: by.hostname.into(), extended: true, ..Client::new([127, 0, 0, 1].into()) },
         sender: ReversePath::Null,
         recipients: vec![Recipient { address: sender.clone(), wish }],
         ret: None,
@@ -228,7 +228,7 @@ mod tests {
 
     fn mail(sender: &str, smtputf8: bool, wire: &[u8]) -> Mail {
         let sender = Address::parse(sender).map_or(ReversePath::Null, ReversePath::Address);
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool.test".into(), extended: true };
+        let client = Client { helo: "tool.test".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let (id, ret, envid) = (Id::new(1, 1), Some(Ret::Full), Some("QQ+2B1".into()));
         let envelope = Envelope { id, client, sender, recipients: vec![], ret, envid, eight_bit: true, smtputf8 };
         let trace = Bytes::from_static(b"Received: from tool.test\r\n\tby relay.test\r\n");

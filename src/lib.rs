@@ -29,10 +29,11 @@
 //! | 4 loop | [`delivery`] | the runner: held mail that is due goes out again |
 //! | 1 decider | [`smtp`] | `command` and its `parameters`, `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection |
+//! | 2 holder | [`users`] | who may log in, hot-reloaded; `file` (read), `edit` (changed), `hash` (what is kept of a password) |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `mod` as meant |
-//! | 1b reader | [`disk`] | what spool and suppression log both ask of a disk |
+//! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
-//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `systemd`: what it is told |
+//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `systemd`: what it is told; `question`: to a loop, answered by it |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.
@@ -57,11 +58,13 @@ pub mod dsn;
 pub mod optout;
 
 pub mod ledger;
+pub mod memory;
 pub mod spool;
 pub mod upstream;
 
 pub mod delivery;
 pub mod smtp;
+pub mod users;
 
 pub mod config;
 pub mod disk;

@@ -70,3 +70,13 @@ pub fn line_and_column(text: &str, span: &Range<usize>) -> (usize, usize) {
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
+
+/// What somebody wrote, for an error: one line, not endless, control characters made visible.
+pub fn shown(text: &str) -> String {
+    let mut start: String =
+        text.chars().take(80).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    if text.chars().nth(80).is_some() {
+        start.push('…');
+    }
+    format!("`{start}`")
+}

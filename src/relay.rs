@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::dsn;
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
+use crate::memory::Memory;
 use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
 use crate::spool::{Record, Spool};
@@ -47,6 +48,8 @@ pub struct Relay {
     pub upstream: Upstream,
     /// Mail that waits.
     pub spool: Arc<Spool>,
+    /// Room for it while it is tried.
+    pub memory: Memory,
     /// Whether the tool waits for the host, and how long; `None`: until its message is stored.
     pub patience: Option<Duration>,
     /// For each attempt that a tool has waited for too long, while it goes on: what is under way is in memory.

@@ -1,10 +1,13 @@
-//! `check`: configuration and lists, read by the relay's own loader. Never starts anything, never fetches a password.
+//! `check`: configuration, lists and users, read by the relay's own loader. Never starts anything, never fetches a password.
 
+use std::fs;
 use std::io::{Write, stdout};
+use std::os::unix::fs::MetadataExt;
 
 use super::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::optout::{self, Twin};
+use crate::users;
 
 pub fn run(config: &Config) -> Done {
     super::circle::refuse(config)?;
@@ -21,6 +24,13 @@ pub fn run(config: &Config) -> Done {
     }
     if loaded.twin_count > loaded.twins.len() {
         writeln!(out, "... and {} more that are named twice", loaded.twin_count - loaded.twins.len())?;
+    }
+    if let Some(path) = &config.users {
+        let users = users::read(path).map_err(|fault| Failure::of_list(&fault))?;
+        writeln!(out, "{}: sound, {} users", path.display(), users.len())?;
+        if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+            writeln!(out, "{}: open to everybody on this machine, who can guess at its passwords; chmod o= it", path.display())?;
+        }
     }
     Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::PlusTags;
-use crate::optout::{self, Action, Attributes, EditError, EntryError, Subject};
+use crate::optout::{self, Action, Attributes, EntryError, Subject};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -173,12 +173,5 @@ impl Failure {
     fn of_entry(error: &EntryError) -> Self {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         Self::new(Exit::Data, format_args!("{error}{hint}"))
-    }
-
-    fn of_edit(error: &EditError) -> Self {
-        match error {
-            EditError::Broken(fault) => Self::of_list(fault),
-            EditError::Write(..) => Self::new(Exit::Io, error),
-        }
     }
 }

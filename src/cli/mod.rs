@@ -4,8 +4,10 @@ mod check;
 mod circle;
 mod explain;
 mod list;
+mod password;
 mod serve;
 mod spool;
+mod user;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::disk::EditError;
 use crate::place::Fault;
 
 /// Exit codes (sysexits.h), and 1 for "the answer is no".
@@ -27,7 +30,7 @@ pub enum Exit {
     No = 1,
     /// The command line.
     Usage = 64,
-    /// A list, or an address.
+    /// A list, the users, or an address.
     Data = 65,
     /// A file that is not there.
     NoInput = 66,
@@ -65,7 +68,7 @@ struct Arguments {
 enum Command {
     /// Run the relay (also without a command)
     Serve,
-    /// Read configuration and lists as the relay does, and say what is wrong
+    /// Read configuration, lists and users as the relay does, and say what is wrong
     Check,
     /// Say whether mail to an address would be forwarded, and by which rule
     Explain(explain::Arguments),
@@ -75,6 +78,9 @@ enum Command {
     /// Show held mail, try it now, drop it
     #[command(subcommand)]
     Spool(spool::Command),
+    /// Show and change who may log in
+    #[command(subcommand)]
+    User(user::Command),
 }
 
 /// Reads the command line, runs the command, prints what went wrong.
@@ -106,6 +112,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Explain(arguments)) => explain::run(&config, arguments),
         Some(Command::List(command)) => list::run(&config, command),
         Some(Command::Spool(command)) => spool::run(&config, command),
+        Some(Command::User(command)) => user::run(&config, command),
     }
 }
 
@@ -127,6 +134,13 @@ impl Failure {
     fn of_list(fault: &Fault) -> Self {
         let exit = if Path::new(&fault.path).exists() { Exit::Data } else { Exit::NoInput };
         Self::new(exit, fault)
+    }
+
+    fn of_edit(error: &EditError) -> Self {
+        match error {
+            EditError::Broken(fault) => Self::of_list(fault),
+            EditError::Write(..) => Self::new(Exit::Io, error),
+        }
     }
 }
 

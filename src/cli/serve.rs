@@ -17,7 +17,7 @@ use crate::spool::OpenError;
 pub fn run(config: Config) -> Done {
     // First of all: there may be no second thread yet.
     let handed = Handed::take().map_err(|e| Failure::of_start(&e.into()))?;
-    let config = config.listening_on(&handed.addresses()).map_err(|fault| Failure::of_config(&fault))?;
+    let config = config.listening_on(handed.addresses()).map_err(|fault| Failure::of_config(&fault))?;
     super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
@@ -119,7 +119,7 @@ impl Failure {
         match error {
             StartError::Config(fault) => Self::of_config(fault),
             StartError::Misfit(_) => Self::new(Exit::Config, error),
-            StartError::List(fault) => Self::of_list(fault),
+            StartError::List(fault) | StartError::Users(fault) => Self::of_list(fault),
             StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
             StartError::Spool(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
             StartError::Listen(..) | StartError::Adopt(_) => Self::new(Exit::Unavailable, error),

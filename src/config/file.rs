@@ -36,12 +36,23 @@ pub struct File {
 pub struct Listen {
     #[serde(deserialize_with = "value::addresses")]
     pub smtp: Vec<SocketAddr>,
+    #[serde(deserialize_with = "value::addresses")]
+    pub submissions: Vec<SocketAddr>,
     #[serde(deserialize_with = "value::networks")]
     pub clients: Vec<IpNet>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub require_tls: bool,
+    pub users: Option<PathBuf>,
     #[serde(deserialize_with = "value::size")]
     pub max_message_size: ByteSize,
+    #[serde(deserialize_with = "value::size")]
+    pub max_header_size: ByteSize,
+    #[serde(deserialize_with = "value::size")]
+    pub max_memory: ByteSize,
     pub max_recipients: usize,
     pub max_sessions: usize,
+    pub max_sessions_per_client: usize,
     pub max_errors: usize,
     pub max_idle_commands: usize,
     #[serde(with = "value::duration")]
@@ -50,6 +61,13 @@ pub struct Listen {
     pub data_timeout: Duration,
     #[serde(with = "value::duration")]
     pub message_timeout: Duration,
+}
+
+impl Listen {
+    /// All addresses, of either kind.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.smtp.iter().chain(&self.submissions).copied().collect()
+    }
 }
 
 /// `[upstream]`
@@ -283,9 +301,17 @@ impl Default for Listen {
         Self {
             smtp: vec![SocketAddr::from(([127, 0, 0, 1], 2525)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2525))],
             clients: vec![IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)],
+            submissions: Vec::new(),
+            certificate: None,
+            key: None,
+            require_tls: false,
+            users: None,
             max_message_size: ByteSize::mib(25),
+            max_header_size: ByteSize::mib(1),
+            max_memory: ByteSize::mib(256),
             max_recipients: 1000,
             max_sessions: 512,
+            max_sessions_per_client: 256,
             max_errors: 20,
             max_idle_commands: 100,
             command_timeout: Duration::from_secs(300),

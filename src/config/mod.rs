@@ -1,5 +1,6 @@
 //! The configuration as it is meant: read, overlaid by the environment, checked, secrets fetched. Never prints one.
 
+mod access;
 mod circle;
 pub mod file;
 mod overlay;
@@ -14,6 +15,7 @@ use crate::place::Fault;
 use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
 use crate::spool::Rhythm;
+use access::Wrong;
 use file::{File, Headers, Password};
 use overlay::{Overlaid, overlay};
 
@@ -33,6 +35,10 @@ pub struct Config {
     pub hostname: String,
     /// The lists, found from the place of the configuration.
     pub lists: Vec<PathBuf>,
+    /// The users, found likewise; none: nobody has a password.
+    pub users: Option<PathBuf>,
+    /// Certificate and key for TLS with tools, found from the same place.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// The operator's decisions about opt-outs.
     pub policy: Policy,
     /// Where mail goes.
@@ -86,8 +92,10 @@ impl Config {
             ("log.rotate_age", file.log.rotate_age.is_zero()),
             ("listen.max_recipients", listen.max_recipients == 0),
             ("listen.max_sessions", listen.max_sessions == 0),
+            ("listen.max_sessions_per_client", listen.max_sessions_per_client == 0),
             ("listen.max_errors", listen.max_errors == 0),
             ("listen.max_message_size", listen.max_message_size.0 == 0),
+            ("listen.max_header_size", listen.max_header_size.0 == 0),
             ("upstream.max_connections", upstream.max_connections == 0),
             ("log.rotate_size", file.log.rotate_size.0 == 0),
         ] {
@@ -95,8 +103,12 @@ impl Config {
                 return Err(wrong(key, "may not be 0").hint("delete the line to have the default"));
             }
         }
-        if file.listen.smtp.is_empty() {
+        if listen.smtp.is_empty() && listen.submissions.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));
+        }
+        if listen.max_memory < listen.max_message_size {
+            return Err(wrong("listen.max_memory", "is less than listen.max_message_size")
+                .hint("no message of that size could ever be taken; \"256MiB\" is room for ten large ones at a time"));
         }
         if file.opt_out.lists.is_empty() {
             return Err(wrong("opt_out.lists", "names no list").hint("lists = [\"blacklist.toml\"]; a list may be empty"));
@@ -125,10 +137,11 @@ impl Config {
         }
         let circle = wrong("upstream.url", circle::MESSAGE).hint(circle::HINT);
         if let Route::Host(route) = &route
-            && circle::is_circle(&listen.smtp, route, &machine_name())
+            && circle::is_circle(&listen.addresses(), route, &machine_name())
         {
             return Err(circle);
         }
+        access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
         }
@@ -137,6 +150,8 @@ impl Config {
             path: path.to_owned(),
             hostname: if file.hostname.is_empty() { machine_name() } else { file.hostname.clone() },
             lists: file.opt_out.lists.iter().map(|list| base.join(list)).collect(),
+            users: file.listen.users.as_ref().map(|users| base.join(users)),
+            certificate: listen.certificate.iter().zip(&listen.key).map(|(chain, key)| (base.join(chain), base.join(key))).next(),
             policy: Policy {
                 action: file.opt_out.action,
                 mode: file.opt_out.mode,
@@ -151,7 +166,9 @@ impl Config {
     /// Host and port of the upstream where the port is one of our own, so that only its addresses tell who listens there.
     pub fn own_port(&self) -> Option<(&str, u16)> {
         match &self.route {
-            Route::Host(HostRoute { host, port, .. }) if circle::has_port(&self.file.listen.smtp, *port) => Some((host, *port)),
+            Route::Host(HostRoute { host, port, .. }) if circle::has_port(&self.file.listen.addresses(), *port) => {
+                Some((host, *port))
+            }
             _ => None,
         }
     }
@@ -159,17 +176,25 @@ impl Config {
     /// The fault that mail would come back to us, if one of the upstream's addresses is a listener's; `is_own` tells
     /// whether this machine has an address.
     pub fn circle(&self, upstream: &[SocketAddr], is_own: impl Fn(IpAddr) -> bool) -> Option<Fault> {
-        let ours = upstream.iter().any(|to| circle::takes(&self.file.listen.smtp, *to, &is_own));
+        let listen = self.file.listen.addresses();
+        let ours = upstream.iter().any(|to| circle::takes(&listen, *to, &is_own));
         ours.then(|| self.circle.clone())
     }
 
-    /// The same with listeners that are open already in place of `listen.smtp`; without any it stays as it is.
-    pub fn listening_on(mut self, smtp: &[SocketAddr]) -> Result<Self, Fault> {
-        if !smtp.is_empty() {
-            self.file.listen.smtp = smtp.to_vec();
+    /// The same with listeners that are open already in place of `listen.smtp` and `listen.submissions`: what holds for
+    /// addresses that are written here holds for theirs.
+    pub fn listening_on(mut self, [smtp, submissions]: [Vec<SocketAddr>; 2]) -> Result<Self, Fault> {
+        let listen = &mut self.file.listen;
+        for (place, open) in [(&mut listen.smtp, smtp), (&mut listen.submissions, submissions)] {
+            if !open.is_empty() {
+                *place = open;
+            }
         }
+        access::examine(listen).map_err(|Wrong { key, message, hint }| {
+            Fault::of_file(&self.path, format_args!("`{key}`, as systemd has handed it over: {message}")).hint(hint)
+        })?;
         match &self.route {
-            Route::Host(route) if circle::is_circle(&self.file.listen.smtp, route, &machine_name()) => Err(self.circle),
+            Route::Host(route) if circle::is_circle(&self.file.listen.addresses(), route, &machine_name()) => Err(self.circle),
             _ => Ok(self),
         }
     }
@@ -179,6 +204,7 @@ impl Config {
         let listen = &self.file.listen;
         Limits {
             message_size: listen.max_message_size.0,
+            header_size: listen.max_header_size.0,
             recipients: listen.max_recipients,
             errors: listen.max_errors,
             idle_commands: listen.max_idle_commands,

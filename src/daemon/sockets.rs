@@ -8,6 +8,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::StartError;
+use crate::config::file::Listen;
+use crate::smtp::Entrance;
 
 /// Connections that may wait in the system's queue for a place.
 const BACKLOG: i32 = 1024;
@@ -36,9 +38,6 @@ pub enum Misfit {
         /// As the unit says.
         name: String,
     },
-    /// Nothing to speak TLS with.
-    #[error("systemd has handed over a socket called \"submissions\", but there is no certificate to speak TLS with")]
-    NoTls,
     /// What is to be spoken there?
     #[error("socket {number}, which systemd has handed over, is called {name:?}\nhint: {hint}", hint = NAME_HINT)]
     UnknownName {
@@ -68,9 +67,9 @@ impl Handed {
         Ok(handed)
     }
 
-    /// Where tools connect that begin in the clear.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.smtp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    /// Their addresses: in the clear, and with TLS from the first byte.
+    pub fn addresses(&self) -> [Vec<SocketAddr>; 2] {
+        [&self.smtp, &self.submissions].map(|group| group.iter().filter_map(|listener| listener.local_addr().ok()).collect())
     }
 
     /// A socket without a name of its own is called as its unit. Another name is a mistake: where TLS is meant, nothing else
@@ -84,20 +83,33 @@ impl Handed {
     }
 }
 
-/// The listeners of one kind: those handed over if there are any, and otherwise one for each address of `key`.
-pub fn listen(handed: Vec<net::TcpListener>, key: &str, wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    if handed.is_empty() {
-        return open(wanted);
+/// Listeners, and what is spoken on each.
+pub type Listeners = Vec<(TcpListener, Entrance)>;
+
+/// Of each kind those that were handed over, and without any one for each address that is wanted.
+pub fn listen(handed: Handed, wanted: &Listen) -> Result<Listeners, StartError> {
+    let (mut listeners, mut missing) = (Listeners::new(), Vec::new());
+    for (handed, key, wanted, entrance) in [
+        (handed.smtp, "listen.smtp", &wanted.smtp, Entrance::Plain),
+        (handed.submissions, "listen.submissions", &wanted.submissions, Entrance::Encrypted),
+    ] {
+        if handed.is_empty() {
+            missing.extend(wanted.iter().map(|address| (*address, entrance)));
+            continue;
+        }
+        let adopted = handed.into_iter().map(adopt).collect::<io::Result<Vec<_>>>().map_err(StartError::Adopt)?;
+        let adopted: Listeners = adopted.into_iter().map(|listener| (listener, entrance)).collect();
+        let places = addresses(&adopted).iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ");
+        tracing::info!("systemd has handed over {places}: that is listened on in place of `{key}`");
+        listeners.extend(adopted);
     }
-    let adopted = handed.into_iter().map(adopt).collect::<io::Result<Vec<_>>>().map_err(StartError::Adopt)?;
-    let places = addresses(&adopted).iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ");
-    tracing::info!("systemd has handed over {places}: that is listened on in place of `{key}`");
-    Ok(adopted)
+    open(&missing, &mut listeners)?;
+    Ok(listeners)
 }
 
 /// Where they listen; the real ports, where 0 was asked for.
-pub fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+pub fn addresses(listeners: &Listeners) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
 }
 
 fn adopt(listener: net::TcpListener) -> io::Result<TcpListener> {
@@ -105,11 +117,10 @@ fn adopt(listener: net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn open(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-    let mut listeners = Vec::new();
-    for (at, &address) in wanted.iter().enumerate() {
+fn open(wanted: &[(SocketAddr, Entrance)], listeners: &mut Listeners) -> Result<(), StartError> {
+    for (at, &(address, entrance)) in wanted.iter().enumerate() {
         match bind(address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) => listeners.push((listener, entrance)),
             // One family of addresses is enough, as long as there is one.
             Err(error) if is_absent_family(&error, address) && (at + 1 < wanted.len() || !listeners.is_empty()) => {
                 tracing::warn!("not listening on {address}: this machine has no such addresses ({error})");
@@ -117,8 +128,9 @@ fn open(wanted: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
             Err(error) => return Err(StartError::Listen(address, error)),
         }
     }
-    Ok(listeners)
+    Ok(())
 }
+
 /// EAFNOSUPPORT (which has no `ErrorKind`), or `::1` on a machine where IPv6 is switched off.
 fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
     const EAFNOSUPPORT: i32 = 97;

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::delivery::Pulse;
+use super::question::Asker;
 use crate::smtp::Door;
 
 /// How often it is told how it goes, where no watchdog waits for a sign of life.
@@ -37,7 +37,7 @@ pub async fn stopping(within: Duration) {
 }
 
 /// Tells until the relay stops that it is alive, as long as its delivery loop is; otherwise systemd starts it anew.
-pub async fn watch(door: Arc<Door>, pulse: Arc<Pulse>) {
+pub async fn watch(door: Arc<Door>, delivery: Asker) {
     if !is_there() {
         return;
     }
@@ -47,7 +47,7 @@ pub async fn watch(door: Arc<Door>, pulse: Arc<Pulse>) {
         tokio::select! {
             biased;
             () = door.stop.cancelled() => return,
-            is_alive = is_alive(&pulse, every) => match (is_alive, watchdog) {
+            is_alive = is_alive(&delivery, every) => match (is_alive, watchdog) {
                 (true, Some(_)) => tell(vec![NotifyState::Watchdog], state(&door)).await,
                 (true, None) => tell(Vec::new(), state(&door)).await,
                 (false, _) => tracing::error!("held mail is not looked after: the delivery loop does not answer"),
@@ -57,9 +57,9 @@ pub async fn watch(door: Arc<Door>, pulse: Arc<Pulse>) {
 }
 
 /// After this time: whether the loop answers within the same time.
-async fn is_alive(pulse: &Pulse, every: Duration) -> bool {
+async fn is_alive(delivery: &Asker, every: Duration) -> bool {
     sleep(every).await;
-    timeout(every, pulse.felt()).await.is_ok()
+    timeout(every, delivery.ask()).await.unwrap_or(false)
 }
 
 fn is_there() -> bool {
@@ -91,34 +91,31 @@ async fn tell(news: Vec<NotifyState<'static>>, status: String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::question::question;
     use super::*;
 
     const EVERY: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_does_not_answer_is_not_alive() {
-        let pulse = Pulse::default();
-        assert!(!is_alive(&pulse, EVERY).await);
+        let (delivery, mut asked) = question();
+        assert!(!is_alive(&delivery, EVERY).await);
         // An answer that comes too late is none to the next question.
-        pulse.answer();
-        assert!(!is_alive(&pulse, EVERY).await);
+        assert!(asked.try_recv().unwrap().send(()).is_err());
+        assert!(!is_alive(&delivery, EVERY).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_answers_is_alive_until_it_ends() {
-        let pulse = Arc::new(Pulse::default());
-        let delivery = tokio::spawn({
-            let pulse = pulse.clone();
-            async move {
-                for _ in 0..2 {
-                    pulse.asked().await;
-                    pulse.answer();
-                }
+        let (delivery, mut asked) = question();
+        let running = tokio::spawn(async move {
+            for _ in 0..2 {
+                asked.recv().await.unwrap().send(()).unwrap();
             }
         });
-        assert!(is_alive(&pulse, EVERY).await);
-        assert!(is_alive(&pulse, EVERY).await);
-        delivery.await.unwrap();
-        assert!(!is_alive(&pulse, EVERY).await);
+        assert!(is_alive(&delivery, EVERY).await);
+        assert!(is_alive(&delivery, EVERY).await);
+        running.await.unwrap();
+        assert!(!is_alive(&delivery, EVERY).await);
     }
 }

@@ -47,7 +47,7 @@ mod tests {
     use crate::mail::{Client, Envelope, Id, ReversePath};
 
     fn mail(wire: &[u8]) -> Mail {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool.test".into(), extended: true };
+        let client = Client { helo: "tool.test".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let (id, sender) = (Id::new(1, 1), ReversePath::Null);
         let envelope =
             Envelope { id, client, sender, recipients: vec![], ret: None, envid: None, eight_bit: false, smtputf8: false };

@@ -81,6 +81,17 @@ pub struct Client {
     pub helo: Arc<str>,
     /// It said EHLO, so it speaks ESMTP.
     pub extended: bool,
+    /// It speaks through TLS.
+    pub encrypted: bool,
+    /// Who it has proved to be, by a password.
+    pub user: Option<Arc<str>>,
+}
+
+impl Client {
+    /// One that has said nothing yet.
+    pub fn new(ip: IpAddr) -> Self {
+        Self { ip, helo: "".into(), extended: false, encrypted: false, user: None }
+    }
 }
 
 /// Somebody accepted at RCPT.

@@ -24,6 +24,11 @@ impl Message {
         (whole_lines && line_ends_are_canonical(&wire)).then_some(Self(wire))
     }
 
+    /// The same bytes; `room` goes when the last of them goes.
+    pub fn kept_with<T: Send + Sync + 'static>(self, room: T) -> Self {
+        Self(Bytes::from_owner(Kept { bytes: self.0, _room: room }))
+    }
+
     /// The bytes for the next hop, dots stuffed; the final dot is not among them.
     pub fn wire(&self) -> &Bytes {
         &self.0
@@ -77,6 +82,11 @@ impl Message {
         Some(HeaderSection(section))
     }
 
+    /// Size of the header section in bytes on the wire, with the empty line behind it.
+    pub fn header_len(&self) -> usize {
+        self.raw_headers().len()
+    }
+
     /// How many `Received:` fields the message has (RFC 5321 6.3: a loop shows as too many).
     pub fn received_count(&self) -> usize {
         let is_received = |line: &[u8]| line.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"Received:"));
@@ -89,6 +99,18 @@ impl Message {
         let end =
             if self.0.starts_with(b"\r\n") { 2 } else { memmem::find(&self.0, b"\r\n\r\n").map_or(self.0.len(), |at| at + 4) };
         &self.0[..end]
+    }
+}
+
+/// Bytes, and something that is to live as long.
+struct Kept<T> {
+    bytes: Bytes,
+    _room: T,
+}
+
+impl<T> AsRef<[u8]> for Kept<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::mail::{Address, AddressError, PlusTags, domain_key, glob_key};
+use crate::place::shown;
 
 /// Whom an entry names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,16 +134,6 @@ impl EntryError {
             Self::Unknown(_) | Self::Nobody | Self::Two => None,
         }
     }
-}
-
-/// What somebody wrote, for an error: one line, not endless, control characters made visible.
-fn shown(text: &str) -> String {
-    let mut start: String =
-        text.chars().take(80).flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
-    if text.chars().nth(80).is_some() {
-        start.push('…');
-    }
-    format!("`{start}`")
 }
 
 /// Reads an entry of one kind.

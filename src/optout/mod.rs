@@ -7,7 +7,7 @@ mod list;
 mod table;
 mod watch;
 
-pub use edit::{EditError, add, is_editable, remove};
+pub use edit::{add, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};

@@ -1,29 +1,18 @@
 //! Keeps the list in force in step with its files: looks, waits until they are still, reads, replaces the list whole.
 //! Never lets a broken or half-written file weaken the list in force.
-//!
-//! It polls and does nothing else. A few `stat` calls every 150 ms cost nothing that can be measured, are the same on
-//! local disks and network mounts, and do not care whether an editor writes, renames or replaces.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::file::{Loaded, load};
 use super::list::OptOutList;
+use crate::disk::{Followed, LOOK_EVERY, look};
 use crate::mail::PlusTags;
 use crate::place::Fault;
-
-/// A change counts once the files have looked the same for two looks: an editor may still be writing.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
-
-/// Looks for which a file that became smaller must stay the same: more likely its writer has not finished.
-const SMALLER: usize = 4;
 
 /// Below this many entries a list may shrink as it likes.
 const SMALL: usize = 100;
@@ -36,23 +25,15 @@ pub struct Lists {
     max_shrink: f64,
     current: ArcSwap<OptOutList>,
     /// As the files were before they were first read: a change since then is not missed.
-    opened: Vec<Stamp>,
-    /// Somebody wants them read again.
-    asked: Notify,
-    /// They were.
-    reread: Notify,
+    opened: Followed,
 }
-
-/// What tells one state of a file from another: inode, size, change and modification times in nanoseconds.
-type Stamp = Option<(u64, u64, (i64, i64), (i64, i64))>;
 
 impl Lists {
     /// Reads the lists for the first time. A fault here means: do not start.
     pub fn open(paths: Vec<PathBuf>, tags: PlusTags, max_shrink: f64) -> Result<Self, Fault> {
-        let opened = stamps(&paths);
+        let opened = Followed::begin(&paths);
         let list = load(&paths, tags)?.list;
-        let current = ArcSwap::from_pointee(list);
-        Ok(Self { paths, tags, max_shrink, current, opened, asked: Notify::new(), reread: Notify::new() })
+        Ok(Self { paths, tags, max_shrink, current: ArcSwap::from_pointee(list), opened })
     }
 
     /// The list of this moment.
@@ -79,15 +60,6 @@ impl Lists {
         Ok(loaded)
     }
 
-    /// Has them read again by whoever watches them, changed or not (SIGHUP), and returns when that was done.
-    pub async fn reread(&self) {
-        let mut reread = pin!(self.reread.notified());
-        // From now on, so that no answer is missed.
-        reread.as_mut().enable();
-        self.asked.notify_one();
-        reread.await;
-    }
-
     /// A list that suddenly lost most of its entries was more likely damaged than meant.
     fn refuse_shrinking(&self, new: &OptOutList) -> Result<(), Fault> {
         let current = self.current();
@@ -109,47 +81,25 @@ impl Lists {
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some((meta.ino(), meta.size(), (meta.ctime(), meta.ctime_nsec()), (meta.mtime(), meta.mtime_nsec())))
-    };
-    paths.iter().map(stamp).collect()
-}
-
-/// Some file is there no more, or has lost bytes.
-fn is_smaller(seen: &[Stamp], in_force: &[Stamp]) -> bool {
-    let size = |stamp: &Stamp| stamp.map_or(0, |(_, size, ..)| size);
-    seen.iter().zip(in_force).any(|(seen, in_force)| size(seen) < size(in_force))
-}
-
-async fn stamps_off_the_runtime(lists: &Arc<Lists>) -> Vec<Stamp> {
-    let lists = lists.clone();
-    tokio::task::spawn_blocking(move || stamps(&lists.paths)).await.unwrap_or_default()
-}
-
-/// Follows the files until `stop`, and hears who wants them [`reread`](Lists::reread).
-pub async fn watch(lists: Arc<Lists>, stop: CancellationToken) {
-    let mut in_force = lists.opened.clone();
-    let mut before = in_force.clone();
-    let (mut asked, mut still) = (false, 0);
+/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
+/// answered when that was done.
+pub async fn watch(lists: Arc<Lists>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
+    let mut files = lists.opened.clone();
+    let mut waiting = Vec::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = lists.asked.notified() => asked = true,
+            Some(who) = asked.recv() => {
+                files.ask();
+                waiting.push(who);
+            }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         };
-        let seen = stamps_off_the_runtime(&lists).await;
-        still = if seen == before { still + 1 } else { 0 };
-        before.clone_from(&seen);
-        let enough = if is_smaller(&seen, &in_force) { SMALLER } else { 1 };
-        if still >= enough && (asked || seen != in_force) {
-            // Whatever comes of it, this state of the files has been dealt with: one line in the log, not one a look.
-            in_force = seen;
+        let paths = files.paths();
+        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
+        if files.is_due(seen) {
             reload(&lists).await;
-            if std::mem::take(&mut asked) {
-                lists.reread.notify_waiters();
-            }
+            waiting.clear();
         }
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{Attempt, Attempted, Relay, Until, words};
 use crate::dsn::{self, Notice, Occasion, Reporter};
 use crate::mail::{Id, Mail, Outcome, Stage, Status};
+use crate::memory::Share;
 use crate::smtp::Reply;
 use crate::spool::{InFlight, Lent, NotHeld, Record, waits};
 
@@ -18,7 +19,7 @@ const DISK_AGAIN: Duration = Duration::from_secs(2);
 impl Relay {
     /// Takes a held message out and tries it again.
     pub async fn retry(self: Arc<Self>, id: Id) {
-        let Some(lent) = self.lend(id).await else { return };
+        let Some((lent, _room)) = self.lend(id).await else { return };
         match lent.begin().await {
             Ok(held) => self.send(held).await,
             Err((lent, error)) => {
@@ -30,17 +31,23 @@ impl Relay {
 
     /// The host is away, and a message has waited so long that its sender is to hear of it.
     pub async fn tell_late(self: Arc<Self>, id: Id) {
-        if let Some(lent) = self.lend(id).await {
+        if let Some((lent, _room)) = self.lend(id).await {
             self.settle(lent.unsent(), Duration::ZERO).await;
         }
     }
 
-    async fn lend(&self, id: Id) -> Option<Lent> {
+    /// A held message, and its room in memory. Room comes first: whoever has a connection never waits for it.
+    async fn lend(&self, id: Id) -> Option<(Lent, Share)> {
+        let room = tokio::select! {
+            room = self.memory.share(self.spool.size(id).await) => room,
+            // It rests on the disk.
+            () = self.stop.cancelled() => return None,
+        };
         let lent = self.spool.lend(id).await?;
         if lent.record.in_flight() {
             words::was_under_way(&lent.record);
         }
-        Some(lent)
+        Some((lent, room))
     }
 
     /// One attempt for a held message.

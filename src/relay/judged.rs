@@ -244,7 +244,7 @@ mod tests {
     use crate::optout::{Attributes, Builder, Subject};
 
     fn mail(to: &[&str], wire: &'static str) -> Mail {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let client = Client { helo: "tool".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let recipients = to.iter().map(|to| Address::parse(to).unwrap().into()).collect();
         let (id, sender) = (Id::new(1, 1), ReversePath::Null);
         let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };

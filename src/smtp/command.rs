@@ -4,6 +4,7 @@
 use smtp_proto::request::parser::Rfc5321Parser;
 use smtp_proto::{Error, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
+use super::auth::{Auth, Mechanism};
 use super::parameters::{OfMail, of_mail, of_rcpt};
 use super::reply::Reply;
 use crate::mail::{Address, Recipient, Ret, ReversePath, clean};
@@ -29,6 +30,10 @@ pub enum Command {
     Vrfy,
     /// HELP
     Help,
+    /// STARTTLS
+    StartTls,
+    /// AUTH
+    Auth(Auth),
     /// QUIT
     Quit,
     /// BDAT: not offered; what follows is no command, so the connection cannot go on.
@@ -69,6 +74,9 @@ impl Command {
         }
         if let Some(rest) = after(text, "RCPT TO:") {
             return rcpt(rest);
+        }
+        if let Some(rest) = after(text, "AUTH ") {
+            return auth(rest);
         }
         if is_http(text) {
             return Ok(Self::Http);
@@ -131,6 +139,19 @@ fn rcpt(rest: &str) -> Result<Command, Reply> {
     }
 }
 
+/// `AUTH mechanism [initial-response]` (RFC 4954 4). A mechanism that nobody knows is no error of syntax.
+fn auth(rest: &str) -> Result<Command, Reply> {
+    let (mechanism, initial) =
+        rest.trim_end_matches(' ').split_once(' ').map_or((rest.trim_end_matches(' '), None), |(m, i)| (m, Some(i)));
+    let mechanism = match mechanism.to_ascii_uppercase().as_str() {
+        "PLAIN" => Mechanism::Plain,
+        "LOGIN" => Mechanism::Login,
+        "" => return Err(Reply::BAD_SYNTAX),
+        _ => return Err(Reply::UNKNOWN_MECHANISM),
+    };
+    Ok(Command::Auth(Auth { mechanism, initial: initial.map(|text| text.trim_start_matches(' ').into()) }))
+}
+
 /// Splits `<path> parameters`; the brackets may be missing, as with many old tools.
 fn path(rest: &str) -> Option<(&str, &str)> {
     let Some(inner) = rest.strip_prefix('<') else {
@@ -181,6 +202,7 @@ fn other(line: &[u8]) -> Result<Command, Reply> {
         Ok(Request::Help { .. }) => Ok(Command::Help),
         Ok(Request::Quit) => Ok(Command::Quit),
         Ok(Request::Bdat { .. }) => Ok(Command::Bdat),
+        Ok(Request::StartTls) => Ok(Command::StartTls),
         Ok(_) => Err(Reply::NOT_IMPLEMENTED),
         Err(Error::UnknownCommand) => Err(Reply::UNKNOWN_COMMAND),
         Err(_) => Err(Reply::BAD_SYNTAX),

@@ -17,9 +17,18 @@ pub struct Input {
     searched: usize,
     /// How much of an overlong line has been thrown away.
     skipped: usize,
-    /// Bytes of an overlarge message that were thrown away; the last four stay in `buffer`.
+    /// Bytes of a message were thrown away, and so is what still comes of it; the last four stay in `buffer`.
     drained: bool,
 }
+
+/// A message of more bytes gives its memory back when it goes, not when the next one comes.
+const LARGE: usize = 32 << 10;
+
+/// What may be the beginning of the end of data.
+const KEPT: usize = END.len() - 1;
+
+/// The end of data (RFC 5321 4.1.1.4), and nothing else.
+const END: &[u8] = b"\r\n.\r\n";
 
 /// The next command line, if it is there.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +37,7 @@ pub enum Line {
     Whole(Bytes),
     /// It ended in a bare LF.
     Bare,
-    /// It was longer than `MAX_LINE` bytes and is gone.
+    /// It was longer than allowed and is gone.
     TooLong,
     /// It is longer than `MAX_SKIPPED` bytes and still has no end.
     Endless,
@@ -41,7 +50,7 @@ pub enum Line {
 pub enum Data {
     /// All bytes before the final dot, as they came.
     Whole(Bytes),
-    /// It was larger than allowed and is gone.
+    /// It was larger than allowed, or was drained, and is gone.
     TooLarge,
     /// More bytes are needed.
     Partial,
@@ -59,14 +68,33 @@ impl Input {
         !self.buffer.is_empty()
     }
 
-    /// Cuts off the next line.
-    pub fn line(&mut self) -> Line {
+    /// How much that is, in bytes.
+    pub fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Throws the message away that is coming in, and what still comes of it.
+    pub fn drain(&mut self) {
+        self.drained = true;
+        // With a copy, for what is only cut off keeps its memory.
+        let kept = self.buffer.len().saturating_sub(KEPT);
+        self.buffer = BytesMut::from(&self.buffer[kept..]);
+        self.searched = self.buffer.len();
+    }
+
+    /// The message that is coming in is thrown away.
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Cuts off the next line, of at most `max` bytes with its CRLF.
+    pub fn line(&mut self, max: usize) -> Line {
         let Some(end) = memchr(b'\n', &self.buffer[self.searched..]).map(|at| self.searched + at) else {
             self.searched = self.buffer.len();
             if self.searched + self.skipped > MAX_SKIPPED {
                 return Line::Endless;
             }
-            if self.searched > MAX_LINE {
+            if self.searched > max {
                 self.skipped += self.searched;
                 self.buffer.clear();
                 self.searched = 0;
@@ -75,7 +103,7 @@ impl Input {
         };
         self.searched = 0;
         let mut line = self.buffer.split_to(end + 1);
-        if std::mem::take(&mut self.skipped) > 0 || line.len() > MAX_LINE {
+        if std::mem::take(&mut self.skipped) > 0 || line.len() > max {
             return Line::TooLong;
         }
         if !line.ends_with(b"\r\n") {
@@ -85,31 +113,32 @@ impl Input {
         Line::Whole(line.freeze())
     }
 
-    /// Cuts off the message up to `CRLF . CRLF`, and nothing else ends it (RFC 5321 4.1.1.4).
+    /// Cuts off the message up to `CRLF . CRLF`, and nothing else ends it.
     ///
     /// A message of more than `limit` bytes is read to its end and thrown away, with flat memory.
     pub fn data(&mut self, limit: usize) -> Data {
-        const END: &[u8] = b"\r\n.\r\n";
         // The CRLF of the line `DATA` counts: a dot straight after 354 ends an empty message.
         if self.searched < 3 && !self.drained && self.buffer.starts_with(b".\r\n") {
             self.buffer.advance(3);
             return Data::Whole(Bytes::new());
         }
-        let from = self.searched.saturating_sub(END.len() - 1);
+        let from = self.searched.saturating_sub(KEPT);
         if let Some(at) = memmem::find(&self.buffer[from..], END) {
             let message = self.buffer.split_to(from + at + 2);
             self.buffer.advance(3);
             self.searched = 0;
+            if message.len() > LARGE {
+                self.buffer = BytesMut::from(&self.buffer[..]);
+            }
             let too_large = std::mem::take(&mut self.drained) || message.len() > limit;
             return if too_large { Data::TooLarge } else { Data::Whole(message.freeze()) };
         }
         self.searched = self.buffer.len();
-        if self.searched > limit + END.len() {
-            self.drained = true;
-        }
         if self.drained {
-            self.buffer.advance(self.searched.saturating_sub(END.len() - 1));
+            self.buffer.advance(self.searched.saturating_sub(KEPT));
             self.searched = self.buffer.len();
+        } else if self.searched > limit + END.len() {
+            self.drain();
         }
         Data::Partial
     }
@@ -186,25 +215,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_drained_gives_its_memory_back_and_ends_where_it_ends() {
+        let mut input = Input::default();
+        input.space(1 << 20).extend_from_slice(&[b'x'; 1 << 20]);
+        input.space(0).extend_from_slice(b"\r\n.");
+        assert_eq!(input.data(2 << 20), Data::Partial);
+        input.drain();
+        assert!(input.buffer.capacity() < 100);
+        input.space(0).extend_from_slice(b"\r\nQUIT\r\n");
+        assert_eq!(input.data(2 << 20), Data::TooLarge);
+        assert_eq!(input.line(MAX_LINE), Line::Whole("QUIT".into()));
+        assert!(!input.is_drained());
+    }
+
+    #[test]
+    fn a_large_message_takes_its_memory_along() {
+        let mut input = Input::default();
+        input.space(1 << 20).extend_from_slice(&[b'x'; 1 << 20]);
+        input.space(0).extend_from_slice(b"\r\n.\r\nQ");
+        assert!(matches!(input.data(2 << 20), Data::Whole(_)));
+        assert!(input.buffer.capacity() < 100);
+        assert_eq!(&input.buffer[..], b"Q");
+    }
+
+    #[test]
     fn lines_are_cut_and_overlong_ones_skipped() {
         let mut input = Input::default();
         input.space(0).extend_from_slice(b"NOOP\r\nRSET\nQU");
-        assert_eq!(input.line(), Line::Whole("NOOP".into()));
-        assert_eq!(input.line(), Line::Bare);
-        assert_eq!(input.line(), Line::Partial);
+        assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
+        assert_eq!(input.line(MAX_LINE), Line::Bare);
+        assert_eq!(input.line(MAX_LINE), Line::Partial);
         input.space(0).extend_from_slice(b"IT\r\n");
-        assert_eq!(input.line(), Line::Whole("QUIT".into()));
+        assert_eq!(input.line(MAX_LINE), Line::Whole("QUIT".into()));
         for _ in 0..3 {
             input.space(0).extend_from_slice(&[b'x'; 3000]);
-            assert_eq!(input.line(), Line::Partial);
+            assert_eq!(input.line(MAX_LINE), Line::Partial);
         }
         input.space(0).extend_from_slice(b"\r\nNOOP\r\n");
-        assert_eq!(input.line(), Line::TooLong);
-        assert_eq!(input.line(), Line::Whole("NOOP".into()));
+        assert_eq!(input.line(MAX_LINE), Line::TooLong);
+        assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
         let endless = (0..30).any(|_| {
             input.space(0).extend_from_slice(&[b'x'; 3000]);
             assert!(input.buffer.len() < 8000);
-            input.line() == Line::Endless
+            input.line(MAX_LINE) == Line::Endless
         });
         assert!(endless);
     }

@@ -1,16 +1,25 @@
 //! The door for tools: accepts connections and speaks SMTP with them. Never judges, never delivers.
 
+mod auth;
+mod certificate;
 mod command;
 mod connection;
+mod crowd;
 mod input;
 mod parameters;
 mod reply;
+mod seldom;
 mod session;
+mod stream;
 
+pub use auth::{Auth, Credentials, Exchange, Mechanism};
+pub use certificate::{Certificate, watch};
 pub use command::{Command, Mail};
+pub use crowd::Crowd;
 pub use input::{Data, Input, Line};
 pub use reply::Reply;
-pub use session::{Limits, Session, Step, Timeouts};
+pub use seldom::Seldom;
+pub use session::{Access, Limits, Session, Step, Timeouts};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,18 +27,23 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::memory::Memory;
 use crate::relay::Relay;
+use crate::users::Users;
+use crowd::{Full, Seat};
 
 /// How long to leave the system alone when it has no connection to give.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often to say so while it lasts.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Whoever waits for a place looks so often, should it have been given to somebody else.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often it is looked for silent clients.
+const KEEP_ORDER: Duration = Duration::from_secs(1);
 
 /// What every connection needs; shared by all of them.
 #[derive(Debug)]
@@ -40,59 +54,123 @@ pub struct Door {
     pub hostname: Arc<str>,
     /// Who may relay without a password.
     pub clients: Vec<IpNet>,
+    /// Who may relay with one.
+    pub users: Option<Arc<Users>>,
+    /// Who we are, for TLS.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Other machines must encrypt.
+    pub require_tls: bool,
     /// Bounds of a session.
     pub limits: Limits,
     /// How long we wait for a client.
     pub timeouts: Timeouts,
     /// Sessions at once; further clients wait in the system's queue.
-    pub sessions: Arc<Semaphore>,
+    pub crowd: Arc<Crowd>,
+    /// Room for messages.
+    pub memory: Memory,
     /// Sessions under way.
     pub tasks: TaskTracker,
     /// The relay is shutting down.
     pub stop: CancellationToken,
+    /// What is told now and then only.
+    pub told: Told,
+}
+
+/// What anybody can make happen.
+#[derive(Debug, Default)]
+pub struct Told {
+    strangers: Seldom,
+    handshakes: Seldom,
+    cuts: Seldom,
+    full: Seldom,
+    accept: Seldom,
+}
+
+/// Which way a client comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// In the clear at first; STARTTLS may follow.
+    Plain,
+    /// Encrypted from the first byte (RFC 8314 3.3).
+    Encrypted,
 }
 
 impl Door {
-    fn admits(&self, ip: IpAddr) -> bool {
+    fn access(&self, ip: IpAddr) -> Access {
         let ip = ip.to_canonical();
-        self.clients.iter().any(|net| net.contains(&ip))
+        let local = ip.is_loopback();
+        Access {
+            trusted: self.clients.iter().any(|net| net.contains(&ip)),
+            tls: self.certificate.is_some(),
+            tls_first: self.require_tls && !local,
+            login: self.users.is_some(),
+            local,
+        }
     }
 }
 
 /// Accepts on one listener until the door is shut. Without a free place one connection waits, so a flood waits outside.
-pub async fn serve(door: Arc<Door>, listener: TcpListener) {
-    let mut told = None;
+pub async fn serve(door: Arc<Door>, listener: TcpListener, entrance: Entrance) {
     loop {
-        let accepted = tokio::select! {
+        let admitted = tokio::select! {
             () = door.stop.cancelled() => return,
-            accepted = accept(&door, &listener, &mut told) => accepted,
+            admitted = admit(&door, &listener) => admitted,
         };
-        let Some((stream, peer, place)) = accepted else { continue };
+        let Some((stream, peer, seat)) = admitted else { continue };
         let shared = door.clone();
-        door.tasks.spawn(async move {
-            connection::run(&shared, stream, peer.ip()).await;
-            drop(place);
-        });
+        door.tasks.spawn(async move { connection::run(&shared, stream, peer.ip(), entrance, seat).await });
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
-
-/// After a failure that was not `told` lately it says so, and waits before the next try.
-async fn accept(door: &Door, listener: &TcpListener, told: &mut Option<Instant>) -> Option<Accepted> {
-    match listener.accept().await {
-        // It waits here for a place, and the next ones outside: an idle listener keeps none.
-        Ok((stream, peer)) => Some((stream, peer, door.sessions.clone().acquire_owned().await.ok()?)),
-        Err(error) => {
-            // Out of file descriptors, mostly: it passes when other sessions end, and must not spin meanwhile.
-            if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
-                tracing::error!(
-                    "accept a connection: {error}\nhint: raise the limit of open files, or lower `listen.max_sessions`"
-                );
-                *told = Some(Instant::now());
-            }
-            tokio::time::sleep(ACCEPT_AGAIN).await;
-            None
+/// Keeps silent clients from taking up the room, until the door is shut.
+pub async fn keep_order(door: Arc<Door>) {
+    loop {
+        tokio::select! {
+            () = door.stop.cancelled() => return door.crowd.call_all(),
+            () = tokio::time::sleep(KEEP_ORDER) => {}
+        }
+        let cut = door.crowd.thin_out();
+        if cut > 0 {
+            let (sessions, places) = (door.crowd.taken(), door.crowd.places());
+            tracing::warn!(cut, sessions, places, "many clients at once: whoever is silent for 10 s is hung up on");
         }
     }
+}
+
+/// The next client, when it has a place.
+async fn admit(door: &Door, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Seat)> {
+    let (stream, peer) = match listener.accept().await {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            // Out of file descriptors, mostly: it passes when other sessions end, and must not spin meanwhile.
+            door.told.accept.tell(|times| {
+                tracing::error!(
+                    times,
+                    "accept a connection: {error}\nhint: raise the limit of open files, or lower `listen.max_sessions`"
+                );
+            });
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            return None;
+        }
+    };
+    loop {
+        match door.crowd.enter(peer.ip()) {
+            Ok(seat) => return Some((stream, peer, seat)),
+            Err(Full::Everywhere) => drop(timeout(LOOK_AGAIN, door.crowd.freed()).await),
+            Err(Full::Client) => {
+                door.told.full.tell(|times| {
+                    tracing::warn!(client = %peer.ip(), times, "refused: it has as many sessions as one client may have");
+                });
+                refuse(&stream);
+                return None;
+            }
+        }
+    }
+}
+
+/// Says why, if that is possible at once.
+fn refuse(stream: &TcpStream) {
+    let mut wire = Vec::new();
+    Reply::TOO_MANY_SESSIONS.write_to(&mut wire);
+    let _ = stream.try_write(&wire);
 }

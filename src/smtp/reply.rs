@@ -27,9 +27,19 @@ fn spoken(code: u16, enhanced: Enhanced, text: String) -> Reply {
     Reply { text: Cow::Owned(text), ..reply(code, enhanced, "") }
 }
 
+/// A question of an AUTH exchange, in base64 (RFC 4954 4).
+const fn challenge(question: &'static str) -> Reply {
+    Reply { code: 334, enhanced: None, text: Cow::Borrowed(question), more: &[], size: None }
+}
+
 const BAD_SEQUENCE: Enhanced = Enhanced(5, 5, 1);
 const SYNTAX: Enhanced = Enhanced(5, 5, 2);
 const PARAMETER: Enhanced = Enhanced(5, 5, 4);
+
+/// What EHLO offers; what not everybody is offered stands in front.
+const OFFER: [&str; 7] = [LOGIN, "STARTTLS", "PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"];
+const ENCRYPTED_OFFER: [&str; 6] = [LOGIN, "PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"];
+const LOGIN: &str = "AUTH PLAIN LOGIN";
 
 #[allow(missing_docs)] // each sentence explains itself
 impl Reply {
@@ -42,6 +52,32 @@ impl Reply {
     pub const TOO_SLOW: Self = reply(421, Enhanced(4, 4, 2), "nothing came in time");
     pub const TOO_MANY_ERRORS: Self = reply(421, Enhanced(4, 7, 0), "too many bad commands");
     pub const ENDLESS_LINE: Self = reply(421, Enhanced(4, 7, 0), "the line does not end");
+    pub const GO_AHEAD: Self = reply(220, Enhanced(2, 0, 0), "go ahead with TLS");
+    pub const ENCRYPTED_ALREADY: Self = reply(503, BAD_SEQUENCE, "the connection is encrypted already");
+    pub const ENCRYPT_FIRST: Self =
+        reply(530, Enhanced(5, 7, 0), "STARTTLS first: mail is taken over encrypted connections only");
+    pub const LOGIN_FIRST: Self = reply(530, Enhanced(5, 7, 0), "AUTH first: user name and password are needed here");
+    pub const GO_ON_PLAIN: Self = challenge("");
+    pub const ASK_NAME: Self = challenge("VXNlcm5hbWU6");
+    pub const ASK_PASSWORD: Self = challenge("UGFzc3dvcmQ6");
+    pub const LOGGED_IN: Self = reply(235, Enhanced(2, 7, 0), "welcome");
+    pub const WRONG_LOGIN: Self = reply(535, Enhanced(5, 7, 8), "user name or password is wrong");
+    pub const TOO_MANY_LOGINS: Self = reply(421, Enhanced(4, 7, 0), "user name or password was wrong too often");
+    pub const LOGIN_BUSY: Self = reply(454, Enhanced(4, 7, 0), "too many logins at once, try again later");
+    pub const LOGIN_CANCELLED: Self = reply(501, Enhanced(5, 7, 0), "login cancelled");
+    pub const NO_BASE64: Self = reply(501, SYNTAX, "this is not base64");
+    pub const NO_CREDENTIALS: Self = reply(501, SYNTAX, "this is not a user name and a password");
+    pub const LOGGED_IN_ALREADY: Self = reply(503, BAD_SEQUENCE, "a user is logged in already");
+    pub const NO_LOGIN_HERE: Self = reply(503, BAD_SEQUENCE, "AUTH comes after EHLO, and before MAIL");
+    pub const LOGIN_NEEDS_TLS: Self =
+        reply(538, Enhanced(5, 7, 11), "STARTTLS first: no password over a connection in the clear");
+    pub const UNKNOWN_MECHANISM: Self = reply(504, PARAMETER, "the ways to log in are PLAIN and LOGIN");
+    pub const NOT_YOUR_SENDER: Self = reply(553, Enhanced(5, 7, 1), "this user may not send mail as this sender");
+    pub const TOO_MANY_SESSIONS: Self = reply(421, Enhanced(4, 7, 0), "too many connections from your address, try again later");
+    pub const NEEDED_ELSEWHERE: Self =
+        reply(421, Enhanced(4, 3, 2), "too many clients at once, and nothing came from you, try again later");
+    pub const NO_MEMORY: Self = reply(452, Enhanced(4, 3, 1), "too much mail at once, try again later");
+    pub const HEADER_TOO_LARGE: Self = reply(552, Enhanced(5, 3, 4), "the header is too large");
     pub const UNVERIFIED: Self = reply(252, Enhanced(2, 5, 0), "cannot verify, but will take mail and try");
     pub const CLIENT_UNKNOWN: Self = reply(554, Enhanced(5, 7, 1), "this client may not relay here");
     pub const TALKED_FIRST: Self = reply(554, Enhanced(5, 5, 0), "wait for the greeting");
@@ -80,7 +116,7 @@ impl Reply {
         code: 214,
         enhanced: Some(Enhanced(2, 0, 0)),
         text: Cow::Borrowed("an opt-out relay: mail to buyers who opted out is refused"),
-        more: &["EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"],
+        more: &["EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"],
         size: None,
     };
 
@@ -95,9 +131,14 @@ impl Reply {
     }
 
     /// 250 to EHLO with what is offered; `size` in bytes (RFC 1870).
-    pub fn extended_hello(hostname: &str, size: u64) -> Self {
+    pub fn extended_hello(hostname: &str, size: u64, start_tls: bool, login: bool) -> Self {
         Self {
-            more: &["PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"],
+            more: match (start_tls, login) {
+                (true, true) => &OFFER,
+                (true, false) => &OFFER[1..],
+                (false, true) => &ENCRYPTED_OFFER,
+                (false, false) => &ENCRYPTED_OFFER[1..],
+            },
             size: Some(size),
             ..Self::hello(hostname)
         }

@@ -5,21 +5,41 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auth::{self, Auth, Credentials, Exchange, Turn};
 use super::command::{Command, Mail};
+use super::input;
 use super::reply::Reply;
 use crate::mail::{Client, Envelope, Id, Recipient, Wish};
+use crate::users::{Login, User};
 
 /// Bounds of a session, from `[listen]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a message on the wire.
     pub message_size: u64,
+    /// Bytes of its header section.
+    pub header_size: u64,
     /// Accepted recipients of a message.
     pub recipients: usize,
     /// Bad commands before the session is ended.
     pub errors: usize,
     /// Commands in a row that carry no mail, before each counts as a bad one.
     pub idle_commands: usize,
+}
+
+/// What a client may do before it has said anything: where it comes from, and what the relay has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// It may relay without a password: it is in `listen.clients`.
+    pub trusted: bool,
+    /// The relay has a certificate.
+    pub tls: bool,
+    /// It must encrypt before it may send mail.
+    pub tls_first: bool,
+    /// The relay has users.
+    pub login: bool,
+    /// It is on this machine, so nobody can listen in.
+    pub local: bool,
 }
 
 /// How long we wait for a client (RFC 5321 4.5.3.2), from `[listen]`.
@@ -33,6 +53,9 @@ pub struct Timeouts {
     pub message: Duration,
 }
 
+/// After so many wrong passwords a client is told goodbye.
+const MAX_FAILED_LOGINS: u32 = 3;
+
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -42,6 +65,10 @@ pub enum Step {
     Judge(Recipient),
     /// Say 354, receive a message, take the envelope.
     Receive,
+    /// Check this, give the result to [`Session::logged_in`], and go on with its step.
+    LogIn(Credentials),
+    /// Say 220, shake hands, tell [`Session::encrypted`].
+    Encrypt,
     /// Say it and hang up.
     Close(Reply),
 }
@@ -51,7 +78,11 @@ pub enum Step {
 pub struct Session {
     hostname: Arc<str>,
     limits: Limits,
+    access: Access,
     client: Client,
+    user: Option<Arc<User>>,
+    exchange: Option<Exchange>,
+    failed_logins: u32,
     transaction: Option<Transaction>,
     errors: usize,
     idle_commands: usize,
@@ -66,15 +97,40 @@ struct Transaction {
 
 impl Session {
     /// A session of a client that has said nothing yet.
-    pub fn new(hostname: Arc<str>, ip: IpAddr, limits: Limits) -> Self {
-        let client = Client { ip, helo: "".into(), extended: false };
-        Self { hostname, limits, client, transaction: None, errors: 0, idle_commands: 0 }
+    pub fn new(hostname: Arc<str>, ip: IpAddr, limits: Limits, access: Access) -> Self {
+        Self {
+            hostname,
+            limits,
+            access,
+            client: Client::new(ip),
+            user: None,
+            exchange: None,
+            failed_logins: 0,
+            transaction: None,
+            errors: 0,
+            idle_commands: 0,
+        }
     }
 
     /// A transaction is under way: it has a sender and no end yet. One whose recipients were all refused so far has
     /// nothing that could be lost.
     pub fn in_transaction(&self) -> bool {
         self.transaction.as_ref().is_some_and(|Transaction { envelope, tried }| !tried || !envelope.recipients.is_empty())
+    }
+
+    /// An AUTH exchange is under way: the next line is a response and no command.
+    pub fn in_exchange(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    /// How often a login has failed.
+    pub fn failed_logins(&self) -> u32 {
+        self.failed_logins
+    }
+
+    /// The longest line that may come next, in bytes, CRLF included.
+    pub fn max_line(&self) -> usize {
+        if self.may_log_in() { auth::MAX_LINE } else { input::MAX_LINE }
     }
 
     /// What the judge is told about the mail so far.
@@ -88,11 +144,44 @@ impl Session {
             Ok(command) => self.step(command, id),
             Err(reply) => Step::Say(reply),
         };
-        match step {
-            // What is wrong with an address or a message is an answer; what is wrong with the dialogue counts.
-            Step::Say(reply) if matches!(reply.code, 500..=509 | 555) => self.count_error(reply),
-            other => other,
+        self.counted(step)
+    }
+
+    /// A line of an AUTH exchange, or the reply to a line that is none.
+    pub fn response(&mut self, line: Result<&[u8], Reply>) -> Step {
+        let step = match (self.exchange.take(), line) {
+            (Some(exchange), Ok(line)) => self.turn(exchange.response(line)),
+            (_, Err(reply)) => Step::Say(reply),
+            (None, Ok(_)) => Step::Say(Reply::UNKNOWN_COMMAND),
+        };
+        self.counted(step)
+    }
+
+    /// What came of a login.
+    pub fn logged_in(&mut self, login: Login) -> Step {
+        match login {
+            Login::Ok(user) => {
+                self.client.user = Some(user.name().into());
+                self.user = Some(user);
+                Step::Say(Reply::LOGGED_IN)
+            }
+            Login::Busy => Step::Say(Reply::LOGIN_BUSY),
+            Login::Wrong => {
+                self.failed_logins += 1;
+                if self.failed_logins < MAX_FAILED_LOGINS {
+                    Step::Say(Reply::WRONG_LOGIN)
+                } else {
+                    Step::Close(Reply::TOO_MANY_LOGINS)
+                }
+            }
         }
+    }
+
+    /// The handshake is done: whatever was said before counts no more (RFC 3207 4.2).
+    pub fn encrypted(&mut self) {
+        self.transaction = None;
+        self.user = None;
+        self.client = Client { encrypted: true, ..Client::new(self.client.ip) };
     }
 
     /// The judge's answer about a recipient: if positive, the mail goes to it.
@@ -131,6 +220,8 @@ impl Session {
             Command::Noop => Step::Say(Reply::OK),
             Command::Vrfy => Step::Say(Reply::UNVERIFIED),
             Command::Help => Step::Say(Reply::HELP),
+            Command::StartTls => self.start_tls(),
+            Command::Auth(auth) => self.auth(auth),
             Command::Quit => Step::Close(Reply::BYE),
             Command::Bdat => Step::Close(Reply::NOT_IMPLEMENTED),
             Command::Http => Step::Close(Reply::NOT_HTTP),
@@ -141,10 +232,64 @@ impl Session {
         self.transaction = None;
         self.client.helo = name.into();
         self.client.extended = extended;
-        if extended { Reply::extended_hello(&self.hostname, self.limits.message_size) } else { Reply::hello(&self.hostname) }
+        if !extended {
+            return Reply::hello(&self.hostname);
+        }
+        let start_tls = self.access.tls && !self.client.encrypted;
+        Reply::extended_hello(&self.hostname, self.limits.message_size, start_tls, self.may_log_in())
+    }
+
+    fn start_tls(&self) -> Step {
+        if !self.access.tls {
+            return Step::Say(Reply::NOT_IMPLEMENTED);
+        }
+        if self.client.encrypted { Step::Say(Reply::ENCRYPTED_ALREADY) } else { Step::Encrypt }
+    }
+
+    /// A password goes over an encrypted connection, or stays on this machine.
+    fn may_log_in(&self) -> bool {
+        self.access.login && self.user.is_none() && (self.client.encrypted || self.access.local)
+    }
+
+    fn auth(&mut self, auth: Auth) -> Step {
+        if !self.access.login {
+            return Step::Say(Reply::NOT_IMPLEMENTED);
+        }
+        if self.user.is_some() {
+            return Step::Say(Reply::LOGGED_IN_ALREADY);
+        }
+        if !self.may_log_in() {
+            return Step::Say(Reply::LOGIN_NEEDS_TLS);
+        }
+        if !self.client.extended || self.transaction.is_some() {
+            return Step::Say(Reply::NO_LOGIN_HERE);
+        }
+        self.turn(Exchange::begin(auth))
+    }
+
+    fn turn(&mut self, turn: Turn) -> Step {
+        match turn {
+            Turn::Ask(exchange, question) => {
+                self.exchange = Some(exchange);
+                Step::Say(question)
+            }
+            Turn::Check(credentials) => Step::LogIn(credentials),
+            Turn::End(reply) => Step::Say(reply),
+        }
+    }
+
+    /// Why this client may not send mail now.
+    fn kept_out(&self) -> Option<Reply> {
+        if self.access.tls_first && !self.client.encrypted {
+            return Some(Reply::ENCRYPT_FIRST);
+        }
+        (!self.access.trusted && self.user.is_none()).then_some(Reply::LOGIN_FIRST)
     }
 
     fn mail(&mut self, mail: Mail, id: impl FnOnce() -> Id) -> Reply {
+        if let Some(reply) = self.kept_out() {
+            return reply;
+        }
         if self.transaction.is_some() {
             return Reply::NESTED_MAIL;
         }
@@ -153,6 +298,9 @@ impl Session {
         }
         if mail.size > self.limits.message_size {
             return Reply::TOO_LARGE;
+        }
+        if self.user.as_ref().is_some_and(|user| !user.may_send_as(&mail.sender)) {
+            return Reply::NOT_YOUR_SENDER;
         }
         let Mail { sender, eight_bit, smtputf8, ret, envid, .. } = mail;
         let client = self.client.clone();
@@ -186,6 +334,14 @@ impl Session {
             Some(transaction) if !transaction.envelope.recipients.is_empty() => Step::Receive,
             Some(transaction) if transaction.tried => Step::Say(Reply::NO_VALID_RECIPIENTS),
             Some(_) => Step::Say(Reply::RCPT_FIRST),
+        }
+    }
+
+    /// What is wrong with an address or a message is an answer; what is wrong with the dialogue counts.
+    fn counted(&mut self, step: Step) -> Step {
+        match step {
+            Step::Say(reply) if matches!(reply.code, 500..=509 | 530 | 538 | 555) => self.count_error(reply),
+            other => other,
         }
     }
 

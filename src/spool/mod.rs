@@ -263,6 +263,11 @@ impl Spool {
         spawn_blocking(move || work(&spool)).await.unwrap_or_else(|_| Err(io::Error::other("the writer failed")))
     }
 
+    /// How many bytes a message takes up while it is out, about; 0 where it is not known.
+    pub async fn size(self: &Arc<Self>, id: Id) -> usize {
+        self.on_disk(move |spool| spool.shelf.size(id)).await.unwrap_or_default()
+    }
+
     /// Takes a message out for an attempt. `None` where it cannot be read: then it was set aside.
     pub async fn lend(self: &Arc<Self>, id: Id) -> Option<Lent> {
         let turn = self.turn(id);
@@ -597,7 +602,7 @@ mod tests {
     };
 
     fn mail(to: impl IntoIterator<Item = String>) -> Arc<Mail> {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let client = Client { helo: "tool".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let recipients = to.into_iter().map(|to| Recipient::from(Address::parse(&to).unwrap())).collect();
         let (id, sender) = (Id::new(1, 1), ReversePath::Null);
         let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };

@@ -142,6 +142,8 @@ impl Record {
             client: client.ip,
             helo: client.helo.to_string(),
             extended: client.extended,
+            encrypted: client.encrypted,
+            user: client.user.as_deref().map(Into::into),
             eight_bit: *eight_bit,
             smtputf8: *smtputf8,
             ret: ret.map(|ret| ret.to_string()),
@@ -175,7 +177,13 @@ impl Record {
         if recipients.is_empty() {
             return Err(wrong("there are no recipients"));
         }
-        let client = Client { ip: written.client, helo: clean(&written.helo, 255).into(), extended: written.extended };
+        let client = Client {
+            ip: written.client,
+            helo: clean(&written.helo, 255).into(),
+            extended: written.extended,
+            encrypted: written.encrypted,
+            user: written.user.map(|name| clean(&name, 255).into()),
+        };
         let ret = written.ret.map(|word| Ret::parse(&word).ok_or_else(|| wrong("RET has an unknown word"))).transpose()?;
         let id = Id::parse(&written.id).ok_or_else(|| wrong("the id is none"))?;
         let (eight_bit, smtputf8, envid) =
@@ -233,6 +241,10 @@ struct Written {
     client: IpAddr,
     helo: String,
     extended: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Box<str>>,
     eight_bit: bool,
     smtputf8: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -343,7 +355,7 @@ mod tests {
     use crate::mail::Message;
 
     fn record() -> Record {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let client = Client { helo: "tool".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let when = Notify::When { success: true, failure: false, delay: true };
         let recipients = ["a@x.example", "b@x.example", "c@x.example", "d@x.example", "ü@x.example"].map(|to| Recipient {
             address: Address::parse(to).unwrap(),

@@ -68,6 +68,12 @@ impl Shelf {
         self.folder.free()
     }
 
+    /// Bytes of a message on disk, with its record where both are one file.
+    pub fn size(&self, id: Id) -> io::Result<usize> {
+        let size = |name: String| std::fs::metadata(self.path().join(name)).map(|meta| meta.len() as usize);
+        size(message_name(id)).or_else(|_| size(record_name(id, Form::New)))
+    }
+
     /// Takes away what was never promised; the ids of what was.
     pub fn sweep(&self) -> io::Result<Vec<Id>> {
         let (mut held, mut messages): (BTreeMap<Id, Vec<Form>>, _) = (BTreeMap::new(), Vec::new());
@@ -317,7 +323,7 @@ mod tests {
     use crate::mail::{Address, Client, Envelope, Outcome, Recipient, ReversePath, Stage, Status};
 
     fn message(number: u64) -> (Mail, Record) {
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool".into(), extended: true };
+        let client = Client { helo: "tool".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let recipients = vec![Recipient::from(Address::parse("in@x.example").unwrap())];
         let (id, sender) = (Id::new(number, 1), ReversePath::Null);
         let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };

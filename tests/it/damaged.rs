@@ -40,7 +40,7 @@ impl Laid {
     /// A sound message, but for what is done to its record.
     fn lay(&mut self, to: &[&str], change: impl FnOnce(&mut Record)) -> String {
         self.count += 1;
-        let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool.test".into(), extended: true };
+        let client = Client { helo: "tool.test".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
         let envelope = Envelope {
             id: Id::new(self.count, 7),
             client,

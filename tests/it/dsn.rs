@@ -12,7 +12,7 @@ use optout_relay::mail::{
 use proptest::prelude::*;
 
 fn original(sender: &str, smtputf8: bool, envid: Option<&str>, wire: Vec<u8>) -> Mail {
-    let client = Client { ip: [127, 0, 0, 1].into(), helo: "tool.test".into(), extended: true };
+    let client = Client { helo: "tool.test".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
     let sender = ReversePath::Address(Address::parse(sender).unwrap());
     let (id, envid) = (Id::new(1, 1), envid.map(Into::into));
     let envelope = Envelope { id, client, sender, recipients: vec![], ret: None, envid, eight_bit: true, smtputf8 };

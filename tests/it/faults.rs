@@ -54,7 +54,7 @@ async fn send(upstream: &Upstream, to: &[&str], wire: impl Into<Bytes>) -> Resul
     let (list, policy) = (OptOutList::default(), Policy::default());
     let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
     let recipients: Vec<_> = to.iter().map(|to| Address::parse(to).unwrap()).collect();
-    let client = Client { ip: [127, 0, 0, 1].into(), helo: "".into(), extended: true };
+    let client = Client { helo: "".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
     let envelope = Envelope {
         id: Id::new(1, 1),
         client,

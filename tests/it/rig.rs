@@ -10,10 +10,11 @@ use optout_relay::config::Config;
 use optout_relay::daemon::{Control, Daemon};
 use optout_relay::spool::{self, Record};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// Nothing that a test waits for takes so long, unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Relay {
     pub folder: TempDir,
     pub address: SocketAddr,
+    /// Where it listens for TLS from the first byte.
+    pub encrypted: Option<SocketAddr>,
     pub control: Control,
     pub line: Arc<optout_relay::relay::Relay>,
     running: JoinHandle<bool>,
@@ -58,7 +61,8 @@ impl Relay {
         let config = Config::load(Some(&at("relay.toml")), overlay).unwrap_or_else(|fault| panic!("{fault}"));
         let daemon = Daemon::start(config).await.unwrap_or_else(|error| panic!("{error}"));
         let (address, control, line) = (daemon.addresses()[0], daemon.control(), daemon.relay().clone());
-        Self { folder, address, control, line, running: tokio::spawn(daemon.run()) }
+        let encrypted = daemon.addresses().get(1).copied();
+        Self { folder, address, encrypted, control, line, running: tokio::spawn(daemon.run()) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -221,15 +225,20 @@ impl std::io::Write for Line {
 
 /// Speaks raw bytes.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Bytes>,
     unread: Vec<u8>,
 }
+
+/// What carries them.
+pub trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, unread: Vec::new() }
+        Self { stream: Box::new(stream), unread: Vec::new() }
     }
 
     /// Connects and sends in one go, before the relay can have greeted: nothing else runs meanwhile on this thread.
@@ -237,7 +246,25 @@ impl Client {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         std::io::Write::write_all(&mut stream, bytes).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Self { stream: TcpStream::from_std(stream).unwrap(), unread: Vec::new() }
+        Self { stream: Box::new(TcpStream::from_std(stream).unwrap()), unread: Vec::new() }
+    }
+
+    /// Shakes hands with whoever has a certificate for `localhost`; an error where that fails.
+    pub async fn encrypt(self, connector: &TlsConnector) -> std::io::Result<Self> {
+        assert_eq!(self.unread, b"", "before the handshake");
+        let stream = connector.connect("localhost".try_into().unwrap(), self.stream).await?;
+        Ok(Self { stream: Box::new(stream), unread: Vec::new() })
+    }
+
+    /// All lines of the next reply.
+    pub async fn lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            lines.push(self.line().await.expect("the relay has hung up"));
+            if lines.last().unwrap().as_bytes().get(3) != Some(&b'-') {
+                return lines;
+            }
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -264,18 +291,25 @@ impl Client {
 
     /// The last line of the next reply.
     pub async fn reply(&mut self) -> String {
-        loop {
-            let line = self.line().await.expect("the relay has hung up");
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return line;
-            }
-        }
+        self.lines().await.pop().unwrap()
     }
 
     pub async fn expect(&mut self, start: &str) -> String {
         let reply = self.reply().await;
         assert!(reply.starts_with(start), "got {reply:?}, wants {start:?}");
         reply
+    }
+
+    /// Sends one line and hears how the reply begins.
+    pub async fn expect_to(&mut self, line: &str, start: &str) {
+        let reply = self.say(line).await;
+        assert!(reply.starts_with(start), "{line}: got {reply:?}, wants {start:?}");
+    }
+
+    /// Whatever comes next; `None` where the relay has hung up.
+    pub async fn bytes(&mut self) -> Option<Vec<u8>> {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await.expect("the relay is silent");
+        (read.unwrap_or(0) > 0).then(|| std::mem::take(&mut self.unread))
     }
 
     /// Sends one line and returns the reply's last line.

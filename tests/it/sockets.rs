@@ -5,10 +5,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::door::certify;
 use crate::process::{Process, Shop, told};
 use crate::rig::{Client, PATIENCE};
 
@@ -50,6 +52,21 @@ async fn a_listener_that_is_handed_over_takes_the_place_of_our_own() {
     }
 }
 
+/// Ends by itself, as one whose configuration is wrong; what it says.
+fn fails(command: &mut Command) -> String {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (exit, out, said) = told(child.wait_with_output().unwrap());
+    assert_eq!((exit, out), (78, String::new()), "{said}");
+    said
+}
+
 #[test]
 fn what_cannot_be_listened_on_is_refused() {
     let shop = Shop::new("", "");
@@ -72,13 +89,34 @@ fn what_cannot_be_listened_on_is_refused() {
             &["Submissions"],
             "socket 3, which systemd has handed over, is called \"Submissions\"\nhint: ",
         ),
-        (listener.into(), &["submissions"], "called \"submissions\", but there is no certificate"),
+        (listener.into(), &["submissions"], "`listen.submissions`, as systemd has handed it over: needs a certificate\nhint: "),
     ];
     for (socket, names, error) in cases {
-        let (exit, out, said) = told(handed(&shop, socket, names).output().unwrap());
-        assert_eq!((exit, out), (78, String::new()), "{said}");
+        let said = fails(&mut handed(&shop, socket, names));
         assert!(said.contains(error), "{said:?} is not {error:?}");
     }
+}
+
+#[test]
+fn a_listener_that_others_reach_wants_the_same_care_as_one_of_our_own() {
+    let shop = Shop::new("", "");
+    let said = fails(&mut handed(&shop, TcpListener::bind("0.0.0.0:0").unwrap().into(), &["smtp"]));
+    assert!(said.contains("`listen.smtp`, as systemd has handed it over: 0.0.0.0:"), "{said}");
+    assert!(said.contains("can be reached by other machines, and nothing says which of them may use it\nhint: "), "{said}");
+}
+
+#[tokio::test]
+async fn on_submissions_nothing_is_said_in_the_clear() {
+    let shop = Shop::new("[listen]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n", "");
+    let trusts = certify(shop.folder.path());
+    let (listener, address) = listener();
+    let mut command = handed(&shop, listener.into(), &["submissions"]);
+    let mut relay = Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"));
+    relay.says(&format!("systemd has handed over {address}: that is listened on in place of `listen.submissions`"));
+    let mut client = Client::connect(address).await.encrypt(&trusts).await.unwrap();
+    client.expect("220 relay.test").await;
+    // The other kind is as the configuration says.
+    assert!(relay.said.iter().any(|line| line.contains("listens on") && line.contains(&format!("{address} and 127.0.0.1:"))));
 }
 
 #[test]
@@ -86,8 +124,8 @@ fn a_host_that_is_the_listener_handed_over_is_a_circle() {
     let shop = Shop::new("", "");
     let (listener, address) = listener();
     let mut command = handed(&shop, listener.into(), &["smtp"]);
-    let (exit, _, said) = told(command.env("OPTOUT_RELAY_UPSTREAM__URL", format!("smtp://{address}")).output().unwrap());
-    assert_eq!(exit, 78, "{said}");
+    let said = fails(command.env("OPTOUT_RELAY_UPSTREAM__URL", format!("smtp://{address}")));
+    assert!(said.contains("leads back to this relay"), "{said}");
 }
 
 #[test]

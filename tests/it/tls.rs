@@ -90,7 +90,7 @@ async fn over_starttls(ca: &Ca, port: u16) -> String {
     let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
     let recipient = Address::parse("in@example.com").unwrap();
     let Verdict::Clear(permit) = judge(&list, &recipient, &context) else { panic!("an empty list clears everybody") };
-    let client = Client { ip: [127, 0, 0, 1].into(), helo: "".into(), extended: true };
+    let client = Client { helo: "".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
     let (id, sender, recipients) = (Id::new(1, 1), ReversePath::Null, vec![recipient.clone().into()]);
     let envelope = Envelope { id, client, sender, recipients, eight_bit: false, smtputf8: false, ret: None, envid: None };
     let mail = Mail::new(envelope, "".into(), Message::from_wire("x\r\n".into()).unwrap());

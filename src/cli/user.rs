@@ -1,0 +1,109 @@
+//! `user`: who may log in. Adds users, gives another password, removes and lists them. Never shows a password or its hash.
+
+use std::io::{BufWriter, Write, stdout};
+use std::path::Path;
+
+use super::{Done, Exit, Failure, password, talk};
+use crate::config::Config;
+use crate::place::shown;
+use crate::users::{self, Added, Hash, SENDERS_HINT};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Add a user, and ask for the password: twice at a terminal, otherwise the first line of standard input
+    Add(Add),
+    /// Take a user out
+    Remove {
+        /// As it stands in the file
+        name: String,
+    },
+    /// Print all users: name, and as whom each may send
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// As the tool is to give it
+    name: String,
+    /// An envelope sender that the user may have, as in *@shop-a.example; without it: any
+    #[arg(long, value_name = "GLOB")]
+    senders: Vec<String>,
+    /// Give a user who is there already another password, and other senders where some are named
+    #[arg(long)]
+    replace: bool,
+}
+
+pub fn run(config: &Config, command: &Command) -> Done {
+    let Some(path) = &config.users else {
+        let place = config.path.display();
+        let message = format!("no file of users is named\nhint: write users = \"users.toml\" under [listen] in {place}");
+        return Err(Failure::new(Exit::Config, message));
+    };
+    match command {
+        Command::Add(add) => add.run(path),
+        Command::Remove { name } => remove(path, name),
+        Command::List => list(path),
+    }
+}
+
+impl Add {
+    fn run(&self, path: &Path) -> Done {
+        let Self { name, senders, replace } = self;
+        self.refuse_unsound()?;
+        // Nobody is to type a password twice for nothing.
+        let stands = path.exists() && read(path)?.iter().any(|user| user.name == *name);
+        if stands && !replace {
+            return Ok(self.stands(path));
+        }
+        let password = password::ask(name)?;
+        let hash = Hash::of(password.as_bytes())
+            .ok_or_else(|| Failure::new(Exit::Unavailable, "the system gives no random numbers, or not enough memory"))?;
+        let word = match users::add(path, name, &hash, senders, *replace).map_err(|e| Failure::of_edit(&e))? {
+            Added::New => "added",
+            Added::Replaced => "has another password now",
+            Added::Stands => return Ok(self.stands(path)),
+        };
+        writeln!(stdout(), "{}: {word}, user {name}", path.display())?;
+        Ok(Exit::Ok)
+    }
+
+    fn refuse_unsound(&self) -> Result<(), Failure> {
+        if let Some((message, hint)) = users::name_fault(&self.name) {
+            return Err(Failure::new(Exit::Data, format_args!("{message}\nhint: {hint}")));
+        }
+        match self.senders.iter().find(|glob| users::sender_glob(glob).is_none()) {
+            Some(glob) => Err(Failure::new(Exit::Data, format_args!("{} names no sender\nhint: {SENDERS_HINT}", shown(glob)))),
+            None => Ok(()),
+        }
+    }
+
+    fn stands(&self, path: &Path) -> Exit {
+        talk(&format!("{}: stands already, user {}\nhint: --replace gives another password", path.display(), self.name));
+        Exit::No
+    }
+}
+
+fn remove(path: &Path, name: &str) -> Done {
+    read(path)?;
+    if users::remove(path, name).map_err(|e| Failure::of_edit(&e))? {
+        writeln!(stdout(), "{}: removed, user {name}", path.display())?;
+        return Ok(Exit::Ok);
+    }
+    talk(&format!("{}: {} is no user\nhint: `optout-relay user list` tells who is", path.display(), shown(name)));
+    Ok(Exit::No)
+}
+
+fn list(path: &Path) -> Done {
+    let mut out = BufWriter::new(stdout().lock());
+    for user in read(path)? {
+        // Who has no senders may send as whom `*` names.
+        let senders = user.senders.map_or_else(|| "*".to_owned(), |senders| senders.join(" "));
+        writeln!(out, "{}\t{senders}", user.name)?;
+    }
+    out.flush()?;
+    Ok(Exit::Ok)
+}
+
+fn read(path: &Path) -> Result<Vec<users::Entry>, Failure> {
+    users::read(path).map_err(|fault| Failure::of_list(&fault))
+}

@@ -1,0 +1,41 @@
+//! A file that is replaced whole, or not at all: never half written, never the change of another hand undone.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::Path;
+
+/// The file, locked, and still the one of that name: whoever held the lock before has replaced it. Waits for that one.
+pub fn locked(path: &Path) -> io::Result<File> {
+    loop {
+        let file = File::open(path)?;
+        file.lock()?;
+        if fs::metadata(path)?.ino() == file.metadata()?.ino() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whole or not at all, with the owner and the rights of `old`, which it replaces.
+pub fn replace(path: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = write_beside(&temporary, old, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.and_then(|()| File::open(folder)?.sync_all())
+}
+
+fn write_beside(temporary: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(temporary)?;
+    let meta = old.metadata()?;
+    file.set_permissions(meta.permissions())?;
+    if file.metadata()?.uid() != meta.uid() || file.metadata()?.gid() != meta.gid() {
+        // Without the right to give a file away it stays ours, and its rights are as before.
+        let _ = fchown(&file, Some(meta.uid()), Some(meta.gid()));
+    }
+    file.write_all(bytes)?;
+    file.sync_all()
+}

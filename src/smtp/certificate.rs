@@ -1,0 +1,113 @@
+//! Who we are, for TLS with tools: certificate and key, read again when their files change. Never serves with a pair that
+//! does not fit together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::{Followed, LOOK_EVERY, look};
+use crate::place::Fault;
+
+/// The pair in force.
+pub struct Certificate {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<ServerConfig>,
+    /// As the files were before they were first read.
+    opened: Followed,
+}
+
+impl Certificate {
+    /// Reads both for the first time. A fault here means: do not start.
+    pub fn open(certificate: &Path, key: &Path) -> Result<Self, Fault> {
+        let opened = Followed::begin(&[certificate.to_owned(), key.to_owned()]);
+        let current = ArcSwap::from(load(certificate, key)?);
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, opened })
+    }
+
+    /// For the next handshake.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
+    }
+
+    /// Reads both again and puts them in force, unless something is wrong with them. Blocks on the disk.
+    fn reload(&self) -> Result<(), Fault> {
+        self.current.store(load(&self.certificate, &self.key)?);
+        Ok(())
+    }
+}
+
+/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
+/// answered when that was done.
+pub async fn watch(certificate: Arc<Certificate>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
+    let mut files = certificate.opened.clone();
+    let mut waiting = Vec::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(who) = asked.recv() => {
+                files.ask();
+                waiting.push(who);
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let paths = files.paths();
+        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
+        if files.is_due(seen) {
+            reload(&certificate).await;
+            waiting.clear();
+        }
+    }
+}
+
+async fn reload(certificate: &Arc<Certificate>) {
+    let shared = certificate.clone();
+    match tokio::task::spawn_blocking(move || shared.reload()).await {
+        Ok(Ok(())) => tracing::info!(certificate = %certificate.certificate.display(), "certificate reloaded"),
+        Ok(Err(fault)) => tracing::error!("certificate not reloaded, the last good one stays in force: {fault}"),
+        Err(_) => tracing::error!("certificate not reloaded, the last good one stays in force: the reader failed"),
+    }
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Fault> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(certificate, &error, "a certificate"))?;
+    if chain.is_empty() {
+        return Err(unusable(certificate, &pem::Error::NoItemsFound, "a certificate"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error, "a private key"))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Fault::of_file(certificate, error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|error| {
+            Fault::of_file(certificate, format_args!("cannot be used with the key in `{}`: {error}", key.display())).hint(
+                "`listen.certificate` and `listen.key` belong together: the key is the one that the certificate was made for",
+            )
+        })?;
+    Ok(Arc::new(config))
+}
+
+/// The error of the reader may hold bytes of the file, and that may be the key.
+fn unusable(path: &Path, error: &pem::Error, wanted: &str) -> Fault {
+    match error {
+        pem::Error::Io(error) => Fault::unreadable(path, error),
+        _ => Fault::of_file(path, format_args!("there is no {} in it", wanted.trim_start_matches("a ")))
+            .hint("a PEM file: -----BEGIN CERTIFICATE----- or -----BEGIN PRIVATE KEY-----, as your CA or `certbot` gives it"),
+    }
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+//! Who is inside: as many sessions as there are places, each client its part of them. When all are taken, whoever has
+//! said nothing for longest makes room. Never touches a socket.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Above this part of the places, in percent, silence is cut short.
+const CROWDED: usize = 80;
+
+/// How long a client may say nothing then.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// It is not waited for: we are at work for it.
+const AT_WORK: u64 = u64::MAX;
+
+/// All places.
+#[derive(Debug)]
+pub struct Crowd {
+    places: Box<[Place]>,
+    register: Mutex<Register>,
+    freed: Notify,
+    per_client: usize,
+    begun: Instant,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Somebody wants the session: it is to make room, or the relay stops.
+    called: Notify,
+    is_cut: AtomicBool,
+    /// Since when we wait for the client to get on, in milliseconds after the beginning; or [`AT_WORK`].
+    waits_since: AtomicU64,
+    /// It has handed in a message, or logged in.
+    proven: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    free: Vec<usize>,
+    /// By place.
+    who: Vec<Option<IpAddr>>,
+    /// Sessions of each client.
+    count: HashMap<IpAddr, usize>,
+}
+
+/// A session's place. It is free again when this goes.
+#[derive(Debug)]
+pub struct Seat {
+    crowd: Arc<Crowd>,
+    place: usize,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// This client has all of its own, and each is at work.
+    Client,
+    /// Somebody is about to leave, or everybody is at work.
+    Everywhere,
+}
+
+impl Crowd {
+    /// So many places; a client may have `per_client` of them.
+    pub fn new(places: usize, per_client: usize) -> Arc<Self> {
+        let place = || Place {
+            called: Notify::new(),
+            is_cut: AtomicBool::new(false),
+            waits_since: AtomicU64::new(AT_WORK),
+            proven: AtomicBool::new(false),
+        };
+        let register = Register { free: (0..places).rev().collect(), who: vec![None; places], count: HashMap::new() };
+        Arc::new(Self {
+            places: std::iter::repeat_with(place).take(places).collect(),
+            register: Mutex::new(register),
+            freed: Notify::new(),
+            per_client,
+            begun: Instant::now(),
+        })
+    }
+
+    /// A place for a client. Where all are taken somebody who is silent is asked to leave, and this is to be tried again when
+    /// [`freed`](Self::freed).
+    pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, Full> {
+        let client = network(ip);
+        let mut register = self.register();
+        if register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
+            let mine = |place: &usize| register.who[*place] == Some(client);
+            return Err(if self.cut_one(mine) { Full::Everywhere } else { Full::Client });
+        }
+        let Some(place) = register.free.pop() else {
+            self.cut_one(|_| true);
+            return Err(Full::Everywhere);
+        };
+        register.who[place] = Some(client);
+        *register.count.entry(client).or_default() += 1;
+        drop(register);
+        Ok(Seat { crowd: self.clone(), place })
+    }
+
+    /// Somebody has left since the last time.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Where there is a crowd, whoever has been silent for long must leave; how many those are.
+    pub fn thin_out(&self) -> usize {
+        if self.taken() * 100 <= self.places.len() * CROWDED {
+            return 0;
+        }
+        let now = self.now();
+        let silent = |place: &&Place| place.silence(now).is_some_and(|silence| silence >= SILENCE.as_millis() as u64);
+        self.places.iter().filter(silent).filter(|place| place.cut()).count()
+    }
+
+    /// Sessions under way.
+    pub fn taken(&self) -> usize {
+        self.places.len() - self.register().free.len()
+    }
+
+    /// Places in all.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Wakes all sessions, for something that concerns all of them.
+    pub fn call_all(&self) {
+        self.places.iter().for_each(|place| place.called.notify_one());
+    }
+
+    /// Asks one of these to leave: first of those who have not shown yet that they bring mail, the one that has been silent for
+    /// longest; of the others only who has been silent for long.
+    fn cut_one(&self, among: impl Fn(&usize) -> bool) -> bool {
+        let now = self.now();
+        let rank = |place: &usize| {
+            let place = &self.places[*place];
+            let silence = place.silence(now)?;
+            let proven = place.proven.load(Ordering::Relaxed);
+            (!proven || silence >= SILENCE.as_millis() as u64).then_some((!proven, silence))
+        };
+        let last = (0..self.places.len()).filter(among).filter_map(|place| Some((rank(&place)?, place))).max();
+        last.is_some_and(|(_, place)| self.places[place].cut())
+    }
+
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// How long it has said nothing; `None` where it is not its turn, or where it is leaving already.
+    fn silence(&self, now: u64) -> Option<u64> {
+        let since = self.waits_since.load(Ordering::Relaxed);
+        (since != AT_WORK && !self.is_cut.load(Ordering::Relaxed)).then(|| now.saturating_sub(since))
+    }
+
+    /// True for the first who asks.
+    fn cut(&self) -> bool {
+        let first = !self.is_cut.swap(true, Ordering::Relaxed);
+        self.called.notify_one();
+        first
+    }
+}
+
+impl Seat {
+    /// From here on we wait for the client, for as long as it does not get on.
+    pub fn waits(&self) {
+        self.place().waits_since.store(self.crowd.now(), Ordering::Relaxed);
+    }
+
+    /// We are at work for it, and it cannot be asked to leave.
+    pub fn works(&self) {
+        self.place().waits_since.store(AT_WORK, Ordering::Relaxed);
+    }
+
+    /// It has shown that it brings mail.
+    pub fn proves(&self) {
+        self.place().proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Until somebody wants the session; it may be for nothing.
+    pub async fn called(&self) {
+        self.place().called.notified().await;
+    }
+
+    /// It must make room.
+    pub fn is_cut(&self) -> bool {
+        self.place().is_cut.load(Ordering::Relaxed)
+    }
+
+    fn place(&self) -> &Place {
+        &self.crowd.places[self.place]
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Self { crowd, place } = self;
+        let mut register = crowd.register();
+        // Nobody else has it yet, so that what was meant for the old session does not reach the next one.
+        let state = &crowd.places[*place];
+        state.is_cut.store(false, Ordering::Relaxed);
+        state.proven.store(false, Ordering::Relaxed);
+        state.waits_since.store(AT_WORK, Ordering::Relaxed);
+        if let Some(client) = register.who[*place].take()
+            && let Some(count) = register.count.get_mut(&client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                register.count.remove(&client);
+            }
+        }
+        register.free.push(*place);
+        drop(register);
+        crowd.freed.notify_one();
+    }
+}
+
+/// What counts as one client: an address, or the /64 that somebody with IPv6 has for himself.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
+    }
+}
