@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use argon2::password_hash::try_generate_salt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -203,24 +203,30 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
 }
 
-/// Follows the file until `stop`; `reload` asks for it whether it changed or not (SIGHUP).
-pub async fn watch(users: Arc<Users>, reload: Arc<Notify>, stop: CancellationToken) {
+/// Follows the file until `stop`; who has `asked` for it has it read again whether it changed or not (SIGHUP), and is answered
+/// when that was done.
+pub async fn watch(users: Arc<Users>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
     let mut files = users.opened.clone();
+    let mut waiting = Vec::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = reload.notified() => files.ask(),
+            Some(who) = asked.recv() => {
+                files.ask();
+                waiting.push(who);
+            }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         };
         let paths = files.paths();
         let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
         if files.is_due(seen) {
-            reload_now(&users).await;
+            reload(&users).await;
+            waiting.clear();
         }
     }
 }
 
-async fn reload_now(users: &Arc<Users>) {
+async fn reload(users: &Arc<Users>) {
     let users = users.clone();
     match tokio::task::spawn_blocking(move || users.reload()).await {
         Ok(Ok(count)) => tracing::info!(users = count, "users reloaded"),
