@@ -1,6 +1,13 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod question;
+mod sockets;
+mod systemd;
+
+pub use sockets::{Handed, Misfit};
+
+use question::{Asker, question};
 
 use std::hash::RandomState;
 use std::io;
@@ -10,15 +17,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::file::{Answer, Listen, Tls};
+use crate::config::file::{Answer, Tls};
 use crate::config::{Config, HostRoute, Route};
 use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
@@ -37,8 +43,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// For logging what was cut short at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Connections that may wait in the system's queue for a place.
-const BACKLOG: i32 = 1024;
+/// Files that are still written to after so long are read when that is over, and nobody waits for it.
+const REREAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
@@ -58,10 +64,8 @@ pub struct Control {
     stop: CancellationToken,
     /// The shutdown may take no longer.
     cut: CancellationToken,
-    reload_lists: Arc<Notify>,
-    reload_users: Arc<Notify>,
+    reload: Arc<Notify>,
     reopen_log: Arc<Notify>,
-    reload_certificate: Arc<Notify>,
 }
 
 /// Why the relay does not start.
@@ -85,6 +89,12 @@ pub enum StartError {
     /// An address to listen on.
     #[error("listen on {0}: {1}\nhint: {hint}", hint = listen_hint(.1))]
     Listen(SocketAddr, io::Error),
+    /// A socket from systemd.
+    #[error("{0}")]
+    Misfit(#[from] Misfit),
+    /// The same, when it was put to use.
+    #[error("use a socket that systemd has handed over: {0}")]
+    Adopt(io::Error),
 }
 
 fn listen_hint(error: &io::Error) -> &'static str {
@@ -99,6 +109,11 @@ impl Daemon {
     /// Opens lists, users, spool, suppression log, upstream and listeners, in this order: no mail is taken before it can be judged
     /// and held.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(Handed::default(), config).await
+    }
+
+    /// The same on listeners that are open already, in place of those that the configuration names.
+    pub async fn start_on(handed: Handed, config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
         let users = open_users(&config).await?;
         let file = &config.file;
@@ -111,7 +126,8 @@ impl Daemon {
         let logs = file.state_dir.join("log");
         let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
         let certificate = open_certificate(&config).await?;
-        let (listeners, addresses) = listen(&file.listen)?;
+        let listeners = sockets::listen(handed, &file.listen)?;
+        let addresses = sockets::addresses(&listeners);
         let hostname: Arc<str> = config.hostname.as_str().into();
         let memory = Memory::new(file.listen.max_memory.0);
         let relay = Relay {
@@ -151,14 +167,7 @@ impl Daemon {
             told: Told::default(),
         };
         let cut = CancellationToken::new();
-        let control = Control {
-            stop: door.stop.clone(),
-            cut,
-            reload_lists: Arc::default(),
-            reload_users: Arc::default(),
-            reopen_log: Arc::default(),
-            reload_certificate: Arc::default(),
-        };
+        let control = Control { stop: door.stop.clone(), cut, reload: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
@@ -181,24 +190,34 @@ impl Daemon {
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
         let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
-        let loops = TaskTracker::new();
+        let (loops, mut reread) = (TaskTracker::new(), Vec::new());
+        let mut asked = || {
+            let (asker, asked) = question();
+            reread.push(asker);
+            asked
+        };
         for (listener, entrance) in listeners {
             loops.spawn(smtp::serve(door.clone(), listener, entrance));
         }
         loops.spawn(smtp::keep_order(door.clone()));
         if let Some(certificate) = &door.certificate {
-            loops.spawn(smtp::watch(certificate.clone(), control.reload_certificate, door.stop.clone()));
+            loops.spawn(smtp::watch(certificate.clone(), asked(), door.stop.clone()));
         }
-        loops.spawn(delivery::run(door.relay.clone(), backlog));
+        let (pulse, felt) = question();
+        loops.spawn(delivery::run(door.relay.clone(), backlog, felt));
         loops.spawn(delivery::hear(door.relay.clone()));
-        loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
+        loops.spawn(optout::watch(door.relay.lists.clone(), asked(), door.stop.clone()));
         if let Some(users) = &door.users {
-            loops.spawn(users::watch(users.clone(), control.reload_users, door.stop.clone()));
+            loops.spawn(users::watch(users.clone(), asked(), door.stop.clone()));
         }
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
+        systemd::ready(&door).await;
+        loops.spawn(reload(door.clone(), reread, control.reload));
+        loops.spawn(systemd::watch(door.clone(), pulse));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
+        systemd::stopping(shutdown_grace + 2 * LAST_WORDS).await;
         loops.close();
         door.tasks.close();
         door.relay.attempts.close();
@@ -237,10 +256,8 @@ impl Control {
 
     /// Reads the lists, the users and the certificate again and opens the suppression log by name again (SIGHUP).
     pub fn reload(&self) {
-        self.reload_lists.notify_one();
-        self.reload_users.notify_one();
+        self.reload.notify_one();
         self.reopen_log.notify_one();
-        self.reload_certificate.notify_one();
     }
 }
 
@@ -300,52 +317,30 @@ fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     })
 }
 
-type Listeners = Vec<(TcpListener, Entrance)>;
-
-fn listen(wanted: &Listen) -> Result<(Listeners, Vec<SocketAddr>), StartError> {
-    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-    let plain = wanted.smtp.iter().map(|address| (*address, Entrance::Plain));
-    let wanted: Vec<_> = plain.chain(wanted.submissions.iter().map(|address| (*address, Entrance::Encrypted))).collect();
-    for (at, &(address, entrance)) in wanted.iter().enumerate() {
-        match bind(address) {
-            Ok(listener) => {
-                addresses.push(listener.local_addr().unwrap_or(address));
-                listeners.push((listener, entrance));
-            }
-            // One family of addresses is enough, as long as there is one.
-            Err(error) if is_absent_family(&error, address) && (at + 1 < wanted.len() || !listeners.is_empty()) => {
-                tracing::warn!("not listening on {address}: this machine has no such addresses ({error})");
-            }
-            Err(error) => return Err(StartError::Listen(address, error)),
-        }
-    }
-    Ok((listeners, addresses))
-}
-
-/// EAFNOSUPPORT (which has no `ErrorKind`), or `::1` on a machine where IPv6 is switched off.
-fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
-    const EAFNOSUPPORT: i32 = 97;
-    error.raw_os_error() == Some(EAFNOSUPPORT) || (error.kind() == io::ErrorKind::AddrNotAvailable && address.ip().is_loopback())
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // So that 0.0.0.0 and [::] can stand side by side.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 async fn reopen(ledger: Ledger, asked: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = asked.notified() => ledger.reopen().await,
+        }
+    }
+}
+
+/// Has all loops that follow files read them again, and tells systemd when it is done.
+async fn reload(door: Arc<Door>, loops: Vec<Asker>, asked: Arc<Notify>) {
+    let reread = async || {
+        // All at once: one that still waits for a file keeps nobody else waiting.
+        let answers: JoinSet<bool> = loops.iter().cloned().map(|follower| async move { follower.ask().await }).collect();
+        let _ = timeout(REREAD_WITHIN, answers.join_all()).await;
+    };
+    loop {
+        tokio::select! {
+            () = door.stop.cancelled() => return,
+            () = asked.notified() => systemd::reloading().await,
+        }
+        tokio::select! {
+            () = door.stop.cancelled() => return,
+            () = reread() => systemd::ready(&door).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use crate::relay::Relay;
@@ -11,8 +12,9 @@ use crate::spool::{Backlog, Forgotten, Next, Request, Wanted};
 /// How often it is looked for wishes, and for room.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Runs until the relay stops; attempts that are under way then are among `relay.attempts`.
-pub async fn run(relay: Arc<Relay>, backlog: Backlog) {
+/// Runs until the relay stops; attempts that are under way then are among `relay.attempts`. Whoever `asked` whether it does is
+/// answered by the loop itself: one that hangs, spins or has ended does not answer.
+pub async fn run(relay: Arc<Relay>, backlog: Backlog, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
     let found = spawn_blocking({
         let spool = relay.spool.clone();
         move || spool.schedule(&backlog)
@@ -39,6 +41,8 @@ pub async fn run(relay: Arc<Relay>, backlog: Backlog) {
         tokio::select! {
             () = relay.stop.cancelled() => return,
             () = relay.spool.changed() => {}
+            // Who has lost patience meanwhile does not hear it.
+            Some(answer) = asked.recv() => drop(answer.send(())),
             () = tokio::time::sleep_until(until.into()) => {}
         }
     }

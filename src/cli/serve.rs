@@ -10,11 +10,14 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::config::file::{Format, Level, Log};
-use crate::daemon::{Control, Daemon, StartError};
+use crate::daemon::{Control, Daemon, Handed, StartError};
 use crate::optout::Mode;
 use crate::spool::OpenError;
 
 pub fn run(config: Config) -> Done {
+    // First of all: there may be no second thread yet.
+    let handed = Handed::take().map_err(|e| Failure::of_start(&e.into()))?;
+    let config = config.listening_on(handed.addresses()).map_err(|fault| Failure::of_config(&fault))?;
     super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
@@ -22,18 +25,18 @@ pub fn run(config: Config) -> Done {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;
-    let exit = runtime.block_on(serve(config));
+    let exit = runtime.block_on(serve(handed, config));
     // A session that outlived the grace is cut here; its tool has no answer and keeps the message.
     runtime.shutdown_background();
     exit
 }
 
-async fn serve(config: Config) -> Done {
+async fn serve(handed: Handed, config: Config) -> Done {
     let from = config.path.display().to_string();
     let (mode, format) = (config.policy.mode, config.file.log.format);
     // Taken before anything is announced, so that no signal finds the door without a doorkeeper.
     let signals = Signals::new().map_err(|e| Failure::new(Exit::Unavailable, format_args!("wait for signals: {e}")))?;
-    let daemon = Daemon::start(config).await.map_err(|e| Failure::of_start(&e))?;
+    let daemon = Daemon::start_on(handed, config).await.map_err(|e| Failure::of_start(&e))?;
     announce(&daemon, &from, mode, format);
     let control = daemon.control();
     let signals = tokio::spawn(signals.obey(control));
@@ -115,10 +118,11 @@ impl Failure {
     fn of_start(error: &StartError) -> Self {
         match error {
             StartError::Config(fault) => Self::of_config(fault),
+            StartError::Misfit(_) => Self::new(Exit::Config, error),
             StartError::List(fault) | StartError::Users(fault) => Self::of_list(fault),
             StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
             StartError::Spool(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
-            StartError::Listen(..) => Self::new(Exit::Unavailable, error),
+            StartError::Listen(..) | StartError::Adopt(_) => Self::new(Exit::Unavailable, error),
         }
     }
 }

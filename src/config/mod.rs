@@ -181,6 +181,24 @@ impl Config {
         ours.then(|| self.circle.clone())
     }
 
+    /// The same with listeners that are open already in place of `listen.smtp` and `listen.submissions`: what holds for
+    /// addresses that are written here holds for theirs.
+    pub fn listening_on(mut self, [smtp, submissions]: [Vec<SocketAddr>; 2]) -> Result<Self, Fault> {
+        let listen = &mut self.file.listen;
+        for (place, open) in [(&mut listen.smtp, smtp), (&mut listen.submissions, submissions)] {
+            if !open.is_empty() {
+                *place = open;
+            }
+        }
+        access::examine(listen).map_err(|Wrong { key, message, hint }| {
+            Fault::of_file(&self.path, format_args!("`{key}`, as systemd has handed it over: {message}")).hint(hint)
+        })?;
+        match &self.route {
+            Route::Host(route) if circle::is_circle(&self.file.listen.addresses(), route, &machine_name()) => Err(self.circle),
+            _ => Ok(self),
+        }
+    }
+
     /// Bounds of a session.
     pub fn limits(&self) -> Limits {
         let listen = &self.file.listen;

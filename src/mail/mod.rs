@@ -4,6 +4,7 @@ mod address;
 mod envelope;
 mod heading;
 mod message;
+mod pages;
 mod piece;
 mod status;
 mod trace;
@@ -13,6 +14,7 @@ pub use address::{Address, AddressError, Key, PlusTags, domain_key, domain_lette
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
 pub use message::{HeaderSection, Message};
+pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;
 pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};
 pub use trace::received;

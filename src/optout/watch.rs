@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::file::{Loaded, load};
@@ -81,19 +81,25 @@ impl Lists {
     }
 }
 
-/// Follows the files until `stop`; `now` asks for a reload whether they changed or not (SIGHUP).
-pub async fn watch(lists: Arc<Lists>, now: Arc<Notify>, stop: CancellationToken) {
+/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
+/// answered when that was done.
+pub async fn watch(lists: Arc<Lists>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
     let mut files = lists.opened.clone();
+    let mut waiting = Vec::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = now.notified() => files.ask(),
+            Some(who) = asked.recv() => {
+                files.ask();
+                waiting.push(who);
+            }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         };
         let paths = files.paths();
         let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
         if files.is_due(seen) {
             reload(&lists).await;
+            waiting.clear();
         }
     }
 }

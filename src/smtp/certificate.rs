@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -44,19 +44,25 @@ impl Certificate {
     }
 }
 
-/// Follows the files until `stop`; `now` asks for a reload whether they changed or not (SIGHUP).
-pub async fn watch(certificate: Arc<Certificate>, now: Arc<Notify>, stop: CancellationToken) {
+/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
+/// answered when that was done.
+pub async fn watch(certificate: Arc<Certificate>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
     let mut files = certificate.opened.clone();
+    let mut waiting = Vec::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = now.notified() => files.ask(),
+            Some(who) = asked.recv() => {
+                files.ask();
+                waiting.push(who);
+            }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         let paths = files.paths();
         let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
         if files.is_due(seen) {
             reload(&certificate).await;
+            waiting.clear();
         }
     }
 }

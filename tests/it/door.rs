@@ -11,7 +11,7 @@ use crate::rig::{Client, Logs, Plan, Relay, eventually};
 const TLS: &str = "[listen]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n";
 
 /// Writes a new certificate for `localhost` into a folder; whoever trusts it.
-fn certify(folder: &Path) -> TlsConnector {
+pub fn certify(folder: &Path) -> TlsConnector {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("chain.pem"), cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();

@@ -2,12 +2,11 @@
 //! parts. Never judges what it hears.
 
 use std::sync::{Arc, OnceLock};
-use std::path::Path;
 
 use optout_relay::mail::{Address, Envelope, Id, Message, PlusTags, Recipient};
 use optout_relay::optout::{Attributes, Builder, OptOutList, Subject};
-use optout_relay::smtp::{Access, Command, Credentials, Data, Input, Line, Reply, Session, Step};
-use optout_relay::users::{self, Login, User};
+use optout_relay::smtp::{Access, Command, Credentials, Data, Input, Line, Reply, Session, Space, Step};
+use optout_relay::users::{Login, User};
 
 use super::super::address::is_opted_out;
 use super::LIMITS;
@@ -125,8 +124,18 @@ impl Connection<'_> {
         // A command line has its bounds, whatever comes.
         assert!(self.input.waiting() <= 2 * 12_288 + 4096);
         let piece = self.coming.pop();
-        self.input.space(4096).extend_from_slice(piece.unwrap_or_default());
+        self.put(piece.unwrap_or_default());
         piece.is_some()
+    }
+
+    fn put(&mut self, piece: &[u8]) {
+        match self.input.space(4096) {
+            Space::Grows(buffer) => buffer.extend_from_slice(piece),
+            Space::Stays(room) => {
+                room[..piece.len()].copy_from_slice(piece);
+                self.input.filled(piece.len());
+            }
+        }
     }
 
     fn say(&mut self, reply: &Reply) {
@@ -192,7 +201,7 @@ impl Connection<'_> {
                 Data::Partial => {
                     assert!(self.input.waiting() <= limit + 16, "what is thrown away takes no memory");
                     let piece = self.coming.pop().unwrap_or_default();
-                    self.input.space(4096).extend_from_slice(piece);
+                    self.put(piece);
                 }
             }
         };
@@ -224,11 +233,7 @@ fn list() -> &'static OptOutList {
 
 fn login(credentials: &Credentials) -> Login {
     static KNOWN: OnceLock<Arc<User>> = OnceLock::new();
-    let known = KNOWN.get_or_init(|| {
-        let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
-        let text = format!("[[user]]\nname = {:?}\npassword = {hash:?}\nsenders = [{:?}]\n", USER.0, USER.2);
-        Arc::new(User::new(users::parse(Path::new("users.toml"), &text).unwrap().remove(0)))
-    });
+    let known = KNOWN.get_or_init(|| Arc::new(User::new(USER.0, Some(&[USER.2.to_owned()]))));
     match (credentials.name.as_str(), credentials.password.as_slice()) {
         (name, password) if (name, password) == (USER.0, USER.1) => Login::Ok(known.clone()),
         (BUSY, _) => Login::Busy,
