@@ -10,7 +10,8 @@ pub mod session;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus too.
-pub const TARGETS: [(&str, Check); 4] = [("session", session::check), ("address", address::check), ("list", list::check), ("message", message::check)];
+pub const TARGETS: [(&str, Check); 4] =
+    [("session", session::check), ("address", address::check), ("list", list::check), ("message", message::check)];
 
 /// The lines of `bytes` with their ends; RFC 5321 2.3.8 read byte by byte, slowly.
 fn is_canonical(bytes: &[u8]) -> bool {

@@ -58,8 +58,9 @@ pub fn converse(access: Access, bytes: &[u8], pieces: Pieces) -> Heard {
     let session = Session::new("relay.test".into(), [192, 0, 2, 1].into(), LIMITS, access);
     let coming = cut(bytes, pieces);
     let input = Input::default();
+    let spreads = matches!(pieces, Pieces::Random);
     let (replies, messages, id) = (Vec::new(), Vec::new(), 0);
-    let mut connection = Connection { session, input, coming, replies, messages, id, data_refused: false };
+    let mut connection = Connection { session, input, coming, replies, messages, id, data_refused: false, spreads };
     connection.say(&Reply::greeting("relay.test"));
     let ended = connection.serve();
     let Connection { replies, messages, .. } = connection;
@@ -95,6 +96,8 @@ struct Connection<'a> {
     messages: Vec<(Envelope, Message)>,
     id: u64,
     data_refused: bool,
+    /// What is large moves into pages of its own.
+    spreads: bool,
 }
 
 impl Connection<'_> {
@@ -200,6 +203,9 @@ impl Connection<'_> {
                 Data::Partial if self.coming.is_empty() => return Some(Ended::Quiet),
                 Data::Partial => {
                     assert!(self.input.waiting() <= limit + 16, "what is thrown away takes no memory");
+                    if self.spreads && !self.input.is_drained() && self.input.waiting() >= 64 {
+                        self.input.spread(limit).unwrap();
+                    }
                     let piece = self.coming.pop().unwrap_or_default();
                     self.put(piece);
                 }

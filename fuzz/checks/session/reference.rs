@@ -190,7 +190,8 @@ impl<'a> Reference<'a> {
             return true;
         }
         assert!(allowed.contains(&code), "{code} to {shown}, not one of {allowed:?}");
-        if matches!(code, 500..=509 | 530 | 538 | 555) {
+        let hangs_up = code == 502 && text.is_some_and(|text| verb(text) == "BDAT");
+        if matches!(code, 500..=509 | 530 | 538 | 555) && !hangs_up {
             (self.errors, self.perhaps) = (self.errors + 1, self.perhaps + 1);
             assert!(self.errors < LIMITS.errors, "still there after {} errors", self.errors);
         }
@@ -209,7 +210,8 @@ impl<'a> Reference<'a> {
         self.state.data_refused = verb == "DATA" && code >= 500;
         let last = self.at == self.replies.len() && self.heard.ended == Ended::Ahead;
         let ahead = last && code >= 500 && (refused_before || (self.state.data_refused && !self.rest.is_empty()));
-        if refused_before && code >= 500 {
+        // What the judge says of somebody is no sign that it was no command.
+        if refused_before && code >= 500 && code != 550 {
             assert!(bye || ahead || self.heard.ended == Ended::HungUp, "lines of a message are no commands");
         }
         bye || ahead
@@ -243,14 +245,16 @@ impl<'a> Reference<'a> {
             ("EHLO" | "HELO", true) => codes([250]),
             ("EHLO" | "HELO", false) => codes([250, 501]),
             ("MAIL", true) => self.to_mail(line),
-            ("MAIL", false) => codes([250, 452, 501, 503, 530, 552, 553, 555]),
+            ("MAIL", false) => codes([250, 452, 500, 501, 502, 503, 530, 552, 553, 555]),
             ("RCPT", true) => self.to_rcpt(),
-            ("RCPT", false) => codes(match self.state.mail {
-                Some(_) => &[250, 452, 501, 550, 553, 555][..],
-                None => &[501, 503, 553, 555],
-            }
-            .iter()
-            .copied()),
+            ("RCPT", false) => codes(
+                match self.state.mail {
+                    Some(_) => &[250, 452, 500, 501, 502, 550, 553, 555][..],
+                    None => &[500, 501, 502, 503, 553, 555],
+                }
+                .iter()
+                .copied(),
+            ),
             ("DATA", true) => self.to_data(),
             ("DATA", false) => codes(self.to_data().0.into_iter().chain([501])),
             ("RSET" | "NOOP", true) => codes([250]),
@@ -310,7 +314,7 @@ impl<'a> Reference<'a> {
     }
 
     fn to_auth(&self, line: &str) -> Allowed {
-        let mut words = line.split(' ').filter(|word| !word.is_empty()).skip(1);
+        let mut words = mechanism(line);
         let mechanism = words.next().unwrap_or_default().to_ascii_uppercase();
         match mechanism.as_str() {
             "PLAIN" | "LOGIN" => {}
@@ -354,7 +358,7 @@ impl<'a> Reference<'a> {
             }
             ("RCPT", code) => {
                 let tried = match code {
-                    501 | 503 => Tried::No,
+                    500..=503 => Tried::No,
                     553 | 555 => Tried::Perhaps,
                     _ => Tried::Yes,
                 };
@@ -366,7 +370,7 @@ impl<'a> Reference<'a> {
             ("DATA", 354) => self.message(),
             ("STARTTLS", 220) => self.state = State { encrypted: true, ..State::default() },
             ("AUTH", 334) => {
-                let mut words = line.split(' ').filter(|word| !word.is_empty()).skip(1);
+                let mut words = mechanism(line);
                 let plain = words.next().is_some_and(|word| word.eq_ignore_ascii_case("PLAIN"));
                 self.state.exchange = Some(match words.next().and_then(base64) {
                     Some(name) => Exchange::Password(name),
@@ -404,9 +408,8 @@ impl<'a> Reference<'a> {
         };
         let (content, rest) = self.rest.split_at(end);
         self.rest = &rest[3..];
-        let header_end = (0..content.len()).find(|at| {
-            content[*at..].starts_with(b"\r\n") && (*at == 0 || content[..*at].ends_with(b"\r\n"))
-        });
+        let header_end =
+            (0..content.len()).find(|at| content[*at..].starts_with(b"\r\n") && (*at == 0 || content[..*at].ends_with(b"\r\n")));
         let header = header_end.map_or(content.len(), |at| at + 2);
         let expected = match () {
             () if content.len() as u64 > LIMITS.message_size => 552,
@@ -458,9 +461,20 @@ fn bytes_of_exchange(line: &[u8], max: usize) -> Option<&[u8]> {
     line.strip_suffix(b"\r\n").filter(|_| line.len() <= max)
 }
 
-/// The first word, in upper case.
+/// The first word, in upper case. The space behind it is forgiven where nothing else can be meant.
 fn verb(line: &str) -> String {
-    line.trim_start_matches(' ').split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase()
+    let word = line.trim_start_matches(' ').split([' ', '\t', '\x0c']).next().unwrap_or_default().to_ascii_uppercase();
+    match word.as_str() {
+        glued if glued == "MAILFROM" || glued.starts_with("MAILFROM:") => "MAIL".to_owned(),
+        glued if glued == "RCPTTO" || glued.starts_with("RCPTTO:") => "RCPT".to_owned(),
+        glued if glued.starts_with("AUTH") => "AUTH".to_owned(),
+        _ => word,
+    }
+}
+
+/// Behind AUTH.
+fn mechanism(line: &str) -> impl Iterator<Item = &str> {
+    line.trim_start_matches(' ')[4..].split(' ').filter(|word| !word.is_empty())
 }
 
 /// Written as RFC 5321 writes it, without parameters.
@@ -477,7 +491,7 @@ fn is_plain(line: &str) -> bool {
         return is_mailbox(rest);
     }
     match upper.split_once(' ') {
-        Some(("EHLO" | "HELO", name)) => name.split('.').all(is_name),
+        Some(("EHLO" | "HELO", name)) => name.len() <= 200 && name.split('.').all(is_name),
         Some(_) => false,
         None => matches!(upper.as_str(), "DATA" | "RSET" | "NOOP" | "QUIT" | "STARTTLS"),
     }
