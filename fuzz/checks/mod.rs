@@ -4,6 +4,7 @@
 pub mod address;
 pub mod list;
 pub mod message;
+pub mod record;
 pub mod session;
 
 /// A check: any bytes, and a panic where a promise is broken.
