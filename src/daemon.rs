@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::file::{Answer, Tls};
-use crate::config::{Config, HostRoute, Route};
+use crate::config::file::Answer;
+use crate::config::{Config, Encryption, HostRoute, Route};
 use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
 use crate::optout::{self, Lists};
@@ -27,7 +27,7 @@ use crate::place::Fault;
 use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Door};
 use crate::spool::{self, Backlog, Spool};
-use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
+use crate::upstream::{Folder, Host, Secret, Security, Settings, Trust, Upstream, connector};
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -226,21 +226,25 @@ async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError
 
 /// How the host of a route is reached; the password is fetched here, and nowhere else.
 fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
-    let HostRoute { implicit_tls, user, host, port } = route;
+    let HostRoute { user, host, port, .. } = route;
     let upstream = &config.file.upstream;
-    let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&config.path, e));
-    let security = match (implicit_tls, upstream.tls) {
-        (true, _) => Security::Tls(tls()?),
-        (false, Tls::Never) => Security::None,
-        (false, Tls::Auto) if route.is_loopback() => Security::None,
-        (false, Tls::Auto) => Security::StartTls(tls()?),
+    let trust = match &upstream.ca {
+        _ if !upstream.tls_verify => Trust::Anybody,
+        Some(path) => Trust::Ca(path),
+        None => Trust::System,
+    };
+    let tls = || connector(trust).map_err(|e| Fault::of_file(&config.path, e));
+    let security = match route.encryption(upstream.tls) {
+        Encryption::None => Security::None,
+        Encryption::StartTls => Security::StartTls(tls()?),
+        Encryption::Tls => Security::Tls(tls()?),
     };
     let password = config.password()?;
     Ok(Settings {
         host: host.clone(),
         port: *port,
         security,
-        secret: user.clone().zip(password).map(|(user, password)| Secret { user, password }),
+        secret: user.clone().zip(password).map(|(user, password)| Secret::new(user, password)),
         hostname: config.hostname.clone(),
         max_connections: upstream.max_connections,
         idle: upstream.idle_timeout,

@@ -1,8 +1,9 @@
 //! The SMTP host behind us, and the connections to it that are kept. Never holds more of them than allowed, never
-//! gives out one that is known to be dead.
+//! gives out one that is known to be dead, never lets many say a password that the host may not take.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -12,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, stopped};
+use super::secret::Secret;
 use super::transaction::transact;
 use super::{Load, Sent, To};
 use crate::mail::{Stage, Status};
@@ -50,15 +52,6 @@ pub enum Security {
     Tls(TlsConnector),
 }
 
-/// User and password. Never printed.
-#[derive(Clone)]
-pub struct Secret {
-    /// User name.
-    pub user: String,
-    /// Password.
-    pub password: String,
-}
-
 /// The host and its kept connections.
 pub struct Host {
     settings: Settings,
@@ -67,6 +60,19 @@ pub struct Host {
     /// The relay ends now: nobody waits for anything any more.
     cut: CancellationToken,
     kept: Mutex<Vec<Kept>>,
+    login: Login,
+}
+
+/// What is known of the login that the settings hold.
+struct Login {
+    /// It may be changed while it is refused.
+    secret: Mutex<Option<Arc<Secret>>>,
+    /// The host took it when it was last asked, or none is wanted: connections are made side by side.
+    taken: AtomicBool,
+    /// The host refused it when it was last asked.
+    refused: AtomicBool,
+    /// Whoever asks while nobody knows; what he fails by holds for all who waited for him.
+    asks: tokio::sync::Mutex<Option<(Instant, Status)>>,
 }
 
 struct Kept {
@@ -85,14 +91,15 @@ pub struct Lane<'h> {
 
 impl Host {
     /// Nothing is connected before there is mail.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
         let host = match settings.host.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
             _ => settings.host.clone(),
         };
         let name = format!("{host}:{}", settings.port);
         let places = Semaphore::new(settings.max_connections);
-        Self { settings, name, places, cut: CancellationToken::new(), kept: Mutex::default() }
+        let login = Login::new(settings.secret.take());
+        Self { settings, name, places, cut: CancellationToken::new(), kept: Mutex::default(), login }
     }
 
     /// `host:port`
@@ -127,9 +134,51 @@ impl Host {
                 return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
             }
         }
-        // A token of its own: all who wait on one share its lock.
-        let connection = Box::pin(Connection::open(&self.settings, self.cut.child_token())).await?;
+        let connection = self.connect().await?;
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
+    }
+
+    /// One alone where nobody knows whether the host takes the login: hosts count the failures of all together.
+    async fn connect(&self) -> Result<Connection, Status> {
+        let login = &self.login;
+        if login.taken.load(Ordering::Relaxed) {
+            return self.connect_now().await;
+        }
+        let begun = Instant::now();
+        let mut last = login.asks.lock().await;
+        match &*last {
+            _ if login.taken.load(Ordering::Relaxed) => {
+                drop(last);
+                self.connect_now().await
+            }
+            Some((at, status)) if *at >= begun => Err(status.clone()),
+            _ => {
+                let connection = self.connect_now().await;
+                *last = connection.as_ref().err().map(|status| (Instant::now(), status.clone()));
+                connection
+            }
+        }
+    }
+
+    async fn connect_now(&self) -> Result<Connection, Status> {
+        // A token of its own: all who wait on one share its lock.
+        let connection = Box::pin(Connection::open(&self.settings, self.login.secret(), self.cut.child_token())).await;
+        match &connection {
+            Ok(_) => self.login.is_taken(),
+            Err(status) if status.stage == Stage::Login => self.login.is_refused(),
+            Err(_) => {}
+        }
+        connection
+    }
+
+    /// The host did not take the login when it was last asked.
+    pub fn refuses_login(&self) -> bool {
+        self.login.refused.load(Ordering::Relaxed)
+    }
+
+    /// From here on logs in with this password; false where it is the same as before.
+    pub fn renew(&self, password: String) -> bool {
+        self.login.renew(password)
     }
 
     /// Ends what was not used for long.
@@ -156,6 +205,42 @@ impl Host {
 
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Login {
+    fn new(secret: Option<Secret>) -> Self {
+        let (taken, refused) = (AtomicBool::new(secret.is_none()), AtomicBool::new(false));
+        Self { secret: Mutex::new(secret.map(Arc::new)), taken, refused, asks: tokio::sync::Mutex::default() }
+    }
+
+    fn secret(&self) -> Option<Arc<Secret>> {
+        self.locked().clone()
+    }
+
+    fn is_taken(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
+    }
+
+    fn is_refused(&self) {
+        self.taken.store(false, Ordering::Relaxed);
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    fn renew(&self, password: String) -> bool {
+        let mut secret = self.locked();
+        let renewed = secret.as_ref().and_then(|secret| secret.renewed(password));
+        let is_new = renewed.is_some();
+        if is_new {
+            *secret = renewed.map(Arc::new);
+        }
+        is_new
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<Arc<Secret>>> {
+        // Nothing panics with the lock held.
+        self.secret.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use optout_relay::mail::{Address, Client, Envelope, Id, Mail, Message, ReversePath, Wish};
 use optout_relay::optout::{Context, OptOutList, Policy, Title, Verdict, judge};
-use optout_relay::upstream::{self, Load, Secret, Security, Sent, Settings, To, Upstream, connector};
+use optout_relay::upstream::{self, Load, Secret, Security, Sent, Settings, To, Trust, Upstream, connector};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -73,8 +73,8 @@ async fn over_starttls(ca: &Ca, port: u16) -> String {
     let upstream = Upstream::Host(Box::new(upstream::Host::new(Settings {
         host: "localhost".into(),
         port,
-        security: Security::StartTls(connector(Some(&ca.path())).unwrap()),
-        secret: Some(Secret { user: "seller".into(), password: PASSWORD.into() }),
+        security: Security::StartTls(connector(Trust::Ca(&ca.path())).unwrap()),
+        secret: Some(Secret::new("seller".into(), PASSWORD.into())),
         hostname: "relay.test".into(),
         max_connections: 1,
         idle: PATIENCE,
