@@ -1,6 +1,7 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod password;
 
 use std::hash::RandomState;
 use std::io;
@@ -41,6 +42,7 @@ const BACKLOG: i32 = 1024;
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
 pub struct Daemon {
+    config: Arc<Config>,
     door: Arc<Door>,
     backlog: Backlog,
     listeners: Vec<TcpListener>,
@@ -134,7 +136,8 @@ impl Daemon {
         let cut = CancellationToken::new();
         let control = Control { stop: door.stop.clone(), cut, reload_lists: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
-        Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
+        let config = Arc::new(config);
+        Ok(Self { config, door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -154,7 +157,7 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
+        let Self { config, door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
         let loops = TaskTracker::new();
         for listener in listeners {
             loops.spawn(smtp::serve(door.clone(), listener));
@@ -163,6 +166,7 @@ impl Daemon {
         loops.spawn(delivery::hear(door.relay.clone()));
         loops.spawn(optout::watch(door.relay.lists.clone(), control.reload_lists, door.stop.clone()));
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
+        loops.spawn(password::watch(door.relay.clone(), config));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
@@ -224,7 +228,7 @@ async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError
     opened.unwrap_or_else(|_| Err(failed())).map_err(StartError::Spool)
 }
 
-/// How the host of a route is reached; the password is fetched here, and nowhere else.
+/// How the host of a route is reached. The password is fetched here, and again where the host refuses it.
 fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     let HostRoute { user, host, port, .. } = route;
     let upstream = &config.file.upstream;

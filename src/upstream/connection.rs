@@ -18,7 +18,7 @@ use super::offer::Offer;
 use super::road::Road;
 use super::secret::Secret;
 use super::wire::{Transport, Wire};
-use crate::mail::{Stage, Status};
+use crate::mail::{Stage, Status, clean};
 
 /// Replies as we use them: the code, and all lines of text in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,14 +117,12 @@ impl Connection {
                 Broken::Stopped => stopped(Stage::Connect),
                 broken => road.defer("AUTH", &broken.to_string(), None),
             })?;
-            match reply.code {
+            let code = last.insert(reply).code;
+            match code {
                 235 => return Ok(()),
                 // Not this way (RFC 4954 4): the password was not looked at.
-                504 => last = Some(reply),
-                _ => {
-                    last = Some(reply);
-                    break;
-                }
+                504 => {}
+                _ => break,
             }
         }
         let said = last.map_or("offers neither of the logins PLAIN and LOGIN".to_owned(), |reply| {
@@ -234,17 +232,20 @@ async fn settle(
         answer = answer => answer,
         () = stop.cancelled() => return Err(Broken::Stopped),
     };
-    let hide = |text: String| secret.map_or_else(|| text.clone(), |secret| secret.hide(&text));
-    match answer {
+    let answer = match answer {
         Some(Ok(response)) => Ok(of_response(&response)),
         Some(Err(error)) => reply_or_error(error),
         None => Err(Broken::Lost("the host did not answer in time".into())),
+    };
+    let hide = |text: String| match secret {
+        Some(secret) => clean(&secret.hide(&text), 400),
+        None => text,
+    };
+    match answer {
+        Ok(HostReply { code, text }) => Ok(HostReply { code, text: hide(text) }),
+        Err(Broken::Lost(cause)) => Err(Broken::Lost(hide(cause))),
+        Err(other) => Err(other),
     }
-    .map(|reply| HostReply { text: hide(reply.text), ..reply })
-    .map_err(|broken| match broken {
-        Broken::Lost(cause) => Broken::Lost(hide(cause)),
-        other => other,
-    })
 }
 
 fn of_response(response: &Response) -> HostReply {

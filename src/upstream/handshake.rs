@@ -39,7 +39,9 @@ pub fn trouble(error: &io::Error) -> Trouble {
         }
         Some(Error::AlertReceived(alert)) => (format!("the host has ended it: {alert:?}").into(), None),
         Some(other) => (other.to_string().into(), None),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => ("the host has hung up".into(), Some(PORT)),
+        None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            ("the host has hung up".into(), Some(PORT))
+        }
         None => (error.to_string().into(), None),
     };
     Trouble { cause, hint }
@@ -55,8 +57,9 @@ fn of_certificate(error: &CertificateError) -> Trouble {
         }
         E::NotValidForNameContext { expected, presented } => (other_name(expected, presented).into(), NAME),
         E::NotValidForName => ("its certificate is for another name".into(), NAME),
-        // Two authorities that bear the same name.
-        E::UnknownIssuer | E::BadSignature => ("nobody who is trusted here has signed its certificate".into(), CA),
+        E::UnknownIssuer => ("nobody who is trusted here has signed its certificate".into(), CA),
+        // Two authorities of one name, or a certificate without its key.
+        E::BadSignature => ("the signature on its certificate, or the host's own, is wrong".into(), CA),
         E::InvalidPurpose | E::InvalidPurposeContext { .. } => ("its certificate is not one for servers".into(), AGAIN),
         E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             ("its certificate is that of an authority, not of a host, as many are that sign themselves".into(), SELF)

@@ -75,6 +75,13 @@ impl Shop {
         Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
     }
 
+    /// The same with one more variable.
+    pub fn serve_to_with(&self, url: &str, name: &str, value: &std::path::Path) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", url).env(name, value);
+        Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
+    }
+
     pub fn serve_as(&self, arguments: &[&str]) -> Process {
         Self::start(self.command(arguments))
     }
