@@ -263,6 +263,11 @@ fn reply_or_error(error: lettre::transport::smtp::Error) -> Result<HostReply, Br
     let text = std::error::Error::source(&error).map(ToString::to_string);
     match error.status() {
         Some(code) => Ok(HostReply { code: code.into(), text: said(text.unwrap_or_default()) }),
-        None => Err(Broken::Lost(text.unwrap_or_else(|| error.to_string()))),
+        None => {
+            let text = text.unwrap_or_else(|| error.to_string());
+            // lettre's parser shows what it got stuck at.
+            let stuck = text.split_once(" at: ").filter(|_| error.is_response());
+            Err(Broken::Lost(stuck.map_or(text.clone(), |(_, at)| format!("this is no reply: {}", at.trim_end()))))
+        }
     }
 }

@@ -71,7 +71,7 @@ struct Login {
     taken: AtomicBool,
     /// The host refused it when it was last asked.
     refused: AtomicBool,
-    /// Whoever asks while nobody knows; what he fails by holds for all who waited for him.
+    /// Held by whoever asks while nobody knows; when and by what he failed.
     asks: tokio::sync::Mutex<Option<(Instant, Status)>>,
 }
 
@@ -121,6 +121,7 @@ impl Host {
     }
 
     async fn lane(&self, fresh: bool) -> Result<Lane<'_>, Status> {
+        let begun = Instant::now();
         let place = tokio::time::timeout(self.settings.data_timeout, self.places.acquire()).await;
         let Ok(Ok(place)) = place else {
             return Err(Status::new(Stage::Connect, 451, "4.4.5 all connections to the mail host are busy"));
@@ -134,17 +135,17 @@ impl Host {
                 return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
             }
         }
-        let connection = self.connect().await?;
+        let connection = self.connect(begun).await?;
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
     }
 
-    /// One alone where nobody knows whether the host takes the login: hosts count the failures of all together.
-    async fn connect(&self) -> Result<Connection, Status> {
+    /// One alone where nobody knows whether the host takes the login: hosts count the failures of all together. Whoever had
+    /// `begun` to wait before he failed has failed with him.
+    async fn connect(&self, begun: Instant) -> Result<Connection, Status> {
         let login = &self.login;
         if login.taken.load(Ordering::Relaxed) {
             return self.connect_now().await;
         }
-        let begun = Instant::now();
         let mut last = login.asks.lock().await;
         match &*last {
             _ if login.taken.load(Ordering::Relaxed) => {

@@ -23,7 +23,7 @@ use crate::host::{Act, Host, MODERN, Script, Stage, Tls, say};
 use crate::process::{Shop, told};
 use crate::rig::{self, Logs, PATIENCE, Plan, Relay};
 
-const PASSWORD: &str = "geheim-7391";
+pub const PASSWORD: &str = "geheim-7391";
 
 /// A CA of the test's own, in a file.
 pub struct Ca {
@@ -58,11 +58,11 @@ impl Ca {
         acceptor(ALL_VERSIONS, &certificate, &key)
     }
 
-    fn config(&self, more: &str) -> String {
+    pub fn config(&self, more: &str) -> String {
         format!("[upstream]\nca = \"{}\"\n{more}", self.path().display())
     }
 
-    fn login(&self) -> String {
+    pub fn login(&self) -> String {
         format!("user = \"seller\"\npassword = {{ file = \"{}\" }}\n", self.folder.path().join("password").display())
     }
 }
@@ -99,11 +99,11 @@ fn acceptor(versions: &[&'static SupportedProtocolVersion], certificate: &Certif
 }
 
 /// A relay demands STARTTLS of other machines only, and there are none here: so this goes to the seam itself.
-async fn over_starttls(ca: &Ca, port: u16) -> String {
+pub async fn over_starttls(ca: &Ca, port: u16) -> String {
     over(Security::StartTls(connector(Trust::Ca(&ca.path())).unwrap()), "localhost", port).await
 }
 
-async fn over(security: Security, host: &str, port: u16) -> String {
+pub async fn over(security: Security, host: &str, port: u16) -> String {
     let upstream = Upstream::Host(Box::new(upstream::Host::new(Settings {
         host: host.into(),
         port,
@@ -373,25 +373,47 @@ async fn starttls_is_demanded_and_verified() {
     }
 }
 
-/// What stands in the clear behind the 220, or instead of it, ends the attempt before anything secret is said.
+/// STARTTLS that is cut out, answered by somebody else, or followed by what was not asked for ends the attempt before
+/// anything secret is said, and the log tells at which step.
 #[tokio::test]
 async fn a_starttls_that_somebody_meddles_with_ends_the_attempt() {
     let ca = Ca::new();
-    for act in [
-        Act::Say(b"220 go\r\n250 injected\r\n"),
-        Act::Say(b"220 go\r\n250-host.test\r\n250 AUTH PLAIN\r\n235 in\r\n"),
-        say("454 4.7.0 not now"),
-        say("554 5.7.0 no"),
-        say("250 2.0.0 fine"),
-        say("hello"),
-        Act::Cut,
+    for (stage, act, words) in [
+        (Stage::Greeting, say("554 5.7.1 go away"), "the host says: 554 5.7.1 go away"),
+        (Stage::Greeting, say("hello"), "the host says: hello"),
+        (Stage::Greeting, Act::Say(b"220 host.test\r\n250-host.test\r\n250 STARTTLS\r\n"), "before it was its turn"),
+        (Stage::Greeting, Act::Cut, "the host has hung up"),
+        (Stage::Greeting, Act::Silence, "took too long"),
+        // Cut out by whoever stands in the way, or written over so that the length stays.
+        (Stage::Ehlo, Act::Say(b"250-host.test\r\n250 AUTH PLAIN\r\n"), "the host does not offer it"),
+        (Stage::Ehlo, Act::Say(b"250-host.test\r\n250-XXXXXXXA\r\n250 AUTH PLAIN\r\n"), "the host does not offer it"),
+        (Stage::Ehlo, Act::Say(b"250 STARTTLS\r\n"), "the host does not offer it"),
+        (Stage::Ehlo, Act::Say(b"250-host.test\r\n250 STARTTLS\r\n220 go\r\n"), "before it was its turn"),
+        (Stage::Ehlo, say("502 5.5.1 no"), "the host says: 502 5.5.1 no"),
+        (Stage::Ehlo, say("2500 what"), "the host says: 2500 what"),
+        (Stage::Ehlo, Act::Endless(b"250-and another thing\r\n"), "the reply does not end"),
+        (Stage::Ehlo, Act::Endless(b"x"), "the reply does not end"),
+        (Stage::StartTls, Act::Say(b"220 go\r\n250 injected\r\n"), "before it was its turn"),
+        (Stage::StartTls, Act::Say(b"220 go\r\n250-host.test\r\n250 AUTH PLAIN\r\n235 in\r\n"), "before it was its turn"),
+        (Stage::StartTls, Act::Say(b"220 go\r\n\x16"), ""),
+        (Stage::StartTls, Act::Say(b"220-go\r\n220 \xff\x1b[31m\r\n\n"), "before it was its turn"),
+        (Stage::StartTls, say("454 4.7.0 not now"), "the host says: 454 4.7.0 not now"),
+        (Stage::StartTls, say("554 5.7.0 no"), "the host says: 554 5.7.0 no"),
+        (Stage::StartTls, say("501 5.5.4 \x1b[31mred"), "the host says: 501 5.5.4 ?[31mred"),
+        (Stage::StartTls, say("250 2.0.0 fine"), "the host says: 250 2.0.0 fine"),
+        (Stage::StartTls, say("hello"), "the host says: hello"),
+        (Stage::StartTls, Act::Cut, "the host has hung up"),
+        (Stage::StartTls, Act::Silence, "took too long"),
     ] {
-        let script = Script::new(&["AUTH PLAIN"]).tls(Tls::Upgraded(ca.host("localhost"))).at(Stage::StartTls, [act]);
+        let logs = Logs::watch();
+        let script = Script::new(&["AUTH PLAIN"]).tls(Tls::Upgraded(ca.host("localhost"))).at(stage, [act]);
         let host = Host::start(script).await;
         let heard = over_starttls(&ca, host.port).await;
-        assert!(heard.starts_with("451 4.4.1"), "{act:?}: {heard}");
+        assert!(heard.starts_with("451 4.4.1"), "{stage:?} {act:?}: {heard}");
         let said = host.seen().commands;
-        assert!(said.iter().all(|command| command.starts_with("EHLO") || command == "STARTTLS"), "{act:?}: {said:?}");
+        let harmless = |command: &String| command.starts_with("EHLO") || command == "STARTTLS" && stage == Stage::StartTls;
+        assert!(said.iter().all(harmless), "{stage:?} {act:?}: {said:?}");
+        assert_eq!(logs.lines(&["ERROR", "mail host, ", words]).len(), 1, "{stage:?} {act:?}: {:?}", logs.lines(&[]));
     }
 }
 
