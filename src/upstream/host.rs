@@ -2,8 +2,7 @@
 //! gives out one that is known to be dead, never lets many say a password that the host may not take.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -13,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, stopped};
+use super::login::Login;
 use super::secret::Secret;
 use super::transaction::transact;
 use super::{Load, Sent, To};
@@ -61,18 +61,6 @@ pub struct Host {
     cut: CancellationToken,
     kept: Mutex<Vec<Kept>>,
     login: Login,
-}
-
-/// What is known of the login that the settings hold.
-struct Login {
-    /// It may be changed while it is refused.
-    secret: Mutex<Option<Arc<Secret>>>,
-    /// The host took it when it was last asked, or none is wanted: connections are made side by side.
-    taken: AtomicBool,
-    /// The host refused it when it was last asked.
-    refused: AtomicBool,
-    /// Held by whoever asks while nobody knows; when and by what he failed.
-    asks: tokio::sync::Mutex<Option<(Instant, Status)>>,
 }
 
 struct Kept {
@@ -139,42 +127,16 @@ impl Host {
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
     }
 
-    /// One alone where nobody knows whether the host takes the login: hosts count the failures of all together. Whoever had
-    /// `begun` to wait before he failed has failed with him.
+    /// Whoever had `begun` to wait before another failed to get in has failed with him.
     async fn connect(&self, begun: Instant) -> Result<Connection, Status> {
-        let login = &self.login;
-        if login.taken.load(Ordering::Relaxed) {
-            return self.connect_now().await;
-        }
-        let mut last = login.asks.lock().await;
-        match &*last {
-            _ if login.taken.load(Ordering::Relaxed) => {
-                drop(last);
-                self.connect_now().await
-            }
-            Some((at, status)) if *at >= begun => Err(status.clone()),
-            _ => {
-                let connection = self.connect_now().await;
-                *last = connection.as_ref().err().map(|status| (Instant::now(), status.clone()));
-                connection
-            }
-        }
-    }
-
-    async fn connect_now(&self) -> Result<Connection, Status> {
         // A token of its own: all who wait on one share its lock.
-        let connection = Box::pin(Connection::open(&self.settings, self.login.secret(), self.cut.child_token())).await;
-        match &connection {
-            Ok(_) => self.login.is_taken(),
-            Err(status) if status.stage == Stage::Login => self.login.is_refused(),
-            Err(_) => {}
-        }
-        connection
+        let open = |secret| Box::pin(Connection::open(&self.settings, secret, self.cut.child_token()));
+        self.login.open(begun, open).await
     }
 
     /// The host did not take the login when it was last asked.
     pub fn refuses_login(&self) -> bool {
-        self.login.refused.load(Ordering::Relaxed)
+        self.login.refused()
     }
 
     /// From here on logs in with this password; false where it is the same as before.
@@ -206,42 +168,6 @@ impl Host {
 
     fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Login {
-    fn new(secret: Option<Secret>) -> Self {
-        let (taken, refused) = (AtomicBool::new(secret.is_none()), AtomicBool::new(false));
-        Self { secret: Mutex::new(secret.map(Arc::new)), taken, refused, asks: tokio::sync::Mutex::default() }
-    }
-
-    fn secret(&self) -> Option<Arc<Secret>> {
-        self.locked().clone()
-    }
-
-    fn is_taken(&self) {
-        self.taken.store(true, Ordering::Relaxed);
-        self.refused.store(false, Ordering::Relaxed);
-    }
-
-    fn is_refused(&self) {
-        self.taken.store(false, Ordering::Relaxed);
-        self.refused.store(true, Ordering::Relaxed);
-    }
-
-    fn renew(&self, password: String) -> bool {
-        let mut secret = self.locked();
-        let renewed = secret.as_ref().and_then(|secret| secret.renewed(password));
-        let is_new = renewed.is_some();
-        if is_new {
-            *secret = renewed.map(Arc::new);
-        }
-        is_new
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Option<Arc<Secret>>> {
-        // Nothing panics with the lock held.
-        self.secret.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@ mod connection;
 mod folder;
 mod handshake;
 mod host;
+mod login;
 mod offer;
 mod road;
 mod secret;

@@ -148,3 +148,24 @@ async fn plain_reply(tcp: &mut TcpStream, read: &mut Vec<u8>) -> io::Result<Stri
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_hear_a_password_in_the_clear() {
+        for (ip, may) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("192.0.2.1", false),
+            ("::ffff:192.0.2.1", false),
+            ("::2", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_this_machine(ip.parse().unwrap()), may, "{ip}");
+        }
+    }
+}
