@@ -1,6 +1,7 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod follow;
 mod password;
 mod question;
 mod sockets;
@@ -8,6 +9,7 @@ mod systemd;
 
 pub use sockets::{Handed, Misfit};
 
+use follow::follow;
 use question::{Asker, question};
 
 use std::hash::RandomState;
@@ -30,13 +32,13 @@ use crate::config::{Config, Encryption, HostRoute, Route};
 use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
 use crate::memory::Memory;
-use crate::optout::{self, Lists};
+use crate::optout::Lists;
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Trust, Upstream, connector};
-use crate::users::{self, Users};
+use crate::users::Users;
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -204,14 +206,16 @@ impl Daemon {
         }
         loops.spawn(smtp::keep_order(door.clone()));
         if let Some(certificate) = &door.certificate {
-            loops.spawn(smtp::watch(certificate.clone(), asked(), door.stop.clone()));
+            let renew = renewing(certificate.clone(), Certificate::renew);
+            loops.spawn(follow(certificate.followed(), asked(), door.stop.clone(), renew));
         }
         let (pulse, felt) = question();
         loops.spawn(delivery::run(door.relay.clone(), backlog, felt));
         loops.spawn(delivery::hear(door.relay.clone()));
-        loops.spawn(optout::watch(door.relay.lists.clone(), asked(), door.stop.clone()));
+        let lists = &door.relay.lists;
+        loops.spawn(follow(lists.followed(), asked(), door.stop.clone(), renewing(lists.clone(), Lists::renew)));
         if let Some(users) = &door.users {
-            loops.spawn(users::watch(users.clone(), asked(), door.stop.clone()));
+            loops.spawn(follow(users.followed(), asked(), door.stop.clone(), renewing(users.clone(), Users::renew)));
         }
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
         loops.spawn(password::watch(door.relay.clone(), config));
@@ -351,6 +355,11 @@ async fn reload(door: Arc<Door>, loops: Vec<Asker>, asked: Arc<Notify>) {
             () = reread() => systemd::ready(&door).await,
         }
     }
+}
+
+/// Does it to the same thing each time.
+fn renewing<T, R: Future<Output = ()>>(what: Arc<T>, renew: impl Fn(Arc<T>) -> R) -> impl Fn() -> R {
+    move || renew(what.clone())
 }
 
 async fn tidy(relay: Arc<Relay>, stop: CancellationToken) {
