@@ -21,7 +21,7 @@
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
-//! | 2 holder | [`upstream`] | the way out, the only place that names lettre: pool, transaction, wire |
+//! | 2 holder | [`upstream`] | the way out, the only place that names lettre: `host` and the `login` to it, the `road` there (`tls`), `connection`, `transaction`, `wire`; `secret` hides the password |
 //! | 2 holder | [`ledger`] | the suppression log |
 //! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `shelf` (what lies where), `files` (written, synced, renamed), `requests` (what people want of it) |
 //! | 1b reader | `spool/record` | what the disk knows of a held message, versioned |
@@ -34,7 +34,7 @@
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `access` (who can reach us, and who may use us), `mod` as meant |
 //! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
-//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `systemd`: what it is told; `question`: to a loop, answered by it |
+//! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `follow`: files that change meanwhile; `systemd`: what it is told; `question`: to a loop, answered by it; `password`: looks whether it was changed |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.

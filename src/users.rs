@@ -18,11 +18,10 @@ use arc_swap::ArcSwap;
 use argon2::password_hash::try_generate_salt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use crate::disk::{Followed, LOOK_EVERY, look};
+use crate::disk::Followed;
 use crate::place::Fault;
 
 pub use edit::{Added, add, remove};
@@ -67,7 +66,7 @@ impl Account {
 pub struct Users {
     path: PathBuf,
     current: ArcSwap<Vec<Arc<Account>>>,
-    /// As the file was before it was first read: a change since then is not missed.
+    /// Before it was first read.
     opened: Followed,
     /// One proof at a time: each takes its memory, and nobody is to take more by asking more often.
     seat: Arc<Semaphore>,
@@ -168,6 +167,20 @@ impl Users {
         Mark(all.finalize().into())
     }
 
+    /// The file, as it was before it was first read: a change since then is not missed.
+    pub fn followed(&self) -> Followed {
+        self.opened.clone()
+    }
+
+    /// Reads the file again, and says in the log what came of it.
+    pub async fn renew(self: Arc<Self>) {
+        match tokio::task::spawn_blocking(move || self.reload()).await {
+            Ok(Ok(count)) => tracing::info!(users = count, "users reloaded"),
+            Ok(Err(fault)) => tracing::error!("users not reloaded, the last good ones stay in force: {fault}"),
+            Err(_) => tracing::error!("users not reloaded, the last good ones stay in force: the reader failed"),
+        }
+    }
+
     /// Reads the file again and puts its users in force, unless something is wrong with it. Who has not changed need not
     /// prove the password again. Blocks on the disk.
     pub fn reload(&self) -> Result<usize, Fault> {
@@ -201,38 +214,6 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
         _ => Fault::unreadable(path, &e),
     };
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
-}
-
-/// Follows the file until `stop`; who has `asked` for it has it read again whether it changed or not (SIGHUP), and is answered
-/// when that was done.
-pub async fn watch(users: Arc<Users>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
-    let mut files = users.opened.clone();
-    let mut waiting = Vec::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(who) = asked.recv() => {
-                files.ask();
-                waiting.push(who);
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        };
-        let paths = files.paths();
-        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
-        if files.is_due(seen) {
-            reload(&users).await;
-            waiting.clear();
-        }
-    }
-}
-
-async fn reload(users: &Arc<Users>) {
-    let users = users.clone();
-    match tokio::task::spawn_blocking(move || users.reload()).await {
-        Ok(Ok(count)) => tracing::info!(users = count, "users reloaded"),
-        Ok(Err(fault)) => tracing::error!("users not reloaded, the last good ones stay in force: {fault}"),
-        Err(_) => tracing::error!("users not reloaded, the last good ones stay in force: the reader failed"),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Write, stdout};
 use std::os::unix::fs::MetadataExt;
 
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, TRUSTS_ANYBODY};
 use crate::config::Config;
 use crate::optout::{self, Twin};
 use crate::smtp::Certificate;
@@ -14,6 +14,9 @@ pub fn run(config: &Config) -> Done {
     super::circle::refuse(config)?;
     let mut out = stdout().lock();
     writeln!(out, "{}: sound", config.path.display())?;
+    if config.trusts_anybody() {
+        writeln!(out, "{}: {TRUSTS_ANYBODY}", config.path.display())?;
+    }
     let loaded = optout::load(&config.lists, config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?;
     let files = loaded.list.files();
     for file in files {

@@ -13,7 +13,7 @@ mod session;
 mod stream;
 
 pub use auth::{Auth, Credentials, Exchange, Mechanism};
-pub use certificate::{Certificate, watch};
+pub use certificate::Certificate;
 pub use command::{Command, Mail};
 pub use crowd::Crowd;
 pub use input::{Data, Input, Line};
