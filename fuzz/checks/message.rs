@@ -33,7 +33,7 @@ fn reads_well(wire: &[u8]) -> Message {
     let header = header(wire);
     let length: usize = header.iter().map(|line| line.len()).sum();
     let is_received = |line: &&[u8]| line.to_ascii_lowercase().starts_with(b"received:");
-    assert_eq!(message.received_count(), header.iter().copied().filter(|line| is_received(&line)).count(), "hops");
+    assert_eq!(message.received_count(), header.iter().copied().filter(is_received).count(), "hops");
     let section = message.headers(length).unwrap();
     assert_eq!(section.bytes(), unstuffed(&header.concat()), "header section");
     assert!(length == 0 || message.headers(length - 1).is_none(), "its cap");
