@@ -127,6 +127,7 @@ impl Daemon {
             clients: file.listen.clients.clone(),
             limits: config.limits(),
             timeouts: config.timeouts(),
+            line_endings: file.listen.line_endings,
             sessions: Arc::new(Semaphore::new(descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections))),
             tasks: TaskTracker::new(),
             stop: relay.stop.clone(),

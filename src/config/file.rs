@@ -40,6 +40,7 @@ pub struct Listen {
     pub clients: Vec<IpNet>,
     #[serde(deserialize_with = "value::size")]
     pub max_message_size: ByteSize,
+    pub line_endings: LineEndings,
     pub max_recipients: usize,
     pub max_sessions: usize,
     pub max_errors: usize,
@@ -115,6 +116,17 @@ pub struct Log {
     #[serde(with = "value::duration")]
     pub rotate_age: Duration,
     pub keep: usize,
+}
+
+/// `listen.line_endings`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LineEndings {
+    /// A message with a bare CR, a bare LF or NUL is refused.
+    #[default]
+    Reject,
+    /// It is mended.
+    Fix,
 }
 
 /// `upstream.tls`
@@ -284,6 +296,7 @@ impl Default for Listen {
             smtp: vec![SocketAddr::from(([127, 0, 0, 1], 2525)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 2525))],
             clients: vec![IpNet::new_assert([127, 0, 0, 0].into(), 8), IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128)],
             max_message_size: ByteSize::mib(25),
+            line_endings: LineEndings::default(),
             max_recipients: 1000,
             max_sessions: 512,
             max_errors: 20,

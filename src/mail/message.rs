@@ -10,7 +10,7 @@ use memchr::memmem;
 ///
 /// Invariant: no bare CR, no bare LF, no NUL, and no line that is a lone dot. [`crate::smtp`] sees to it at the door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message(Bytes);
+pub struct Message(pub(super) Bytes);
 
 /// The header section (RFC 5322 2.1) of a message, dots unstuffed.
 pub struct HeaderSection<'a>(Cow<'a, [u8]>);
@@ -22,6 +22,12 @@ impl Message {
     pub fn from_wire(wire: Bytes) -> Option<Self> {
         let whole_lines = wire.is_empty() || wire.ends_with(b"\r\n");
         (whole_lines && line_ends_are_canonical(&wire)).then_some(Self(wire))
+    }
+
+    /// A line of it is a lone dot, so a host would take the rest for commands. No such message comes in at the door; disks
+    /// and people can make one.
+    pub fn ends_early(&self) -> bool {
+        self.0.starts_with(b".\r\n") || memmem::find(&self.0, b"\r\n.\r\n").is_some()
     }
 
     /// The bytes for the next hop, dots stuffed; the final dot is not among them.

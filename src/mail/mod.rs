@@ -3,6 +3,7 @@
 mod address;
 mod envelope;
 mod heading;
+mod mend;
 mod message;
 mod piece;
 mod status;
@@ -12,6 +13,7 @@ mod xtext;
 pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
+pub use mend::Mending;
 pub use message::{HeaderSection, Message};
 pub use piece::Mail;
 pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};

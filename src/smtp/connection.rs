@@ -15,7 +15,6 @@ use super::command::Command;
 use super::input::{Data, Input, Line};
 use super::reply::Reply;
 use super::session::{Session, Step};
-use crate::mail::Message;
 
 /// A client that takes our replies slower than this is gone.
 const WRITE: Duration = Duration::from_secs(60);
@@ -158,7 +157,7 @@ impl Connection<'_> {
         let limit = usize::try_from(self.door.limits.message_size).unwrap_or(usize::MAX);
         let received = loop {
             match self.input.data(limit) {
-                Data::Whole(wire) => break Message::from_wire(wire).ok_or(Reply::BARE_LINE_ENDS),
+                Data::Whole(wire) => break self.door.message(wire, limit, self.session.envelope()).await,
                 Data::TooLarge => break Err(Reply::TOO_LARGE),
                 Data::Partial => {}
             }

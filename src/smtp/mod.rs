@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::file::LineEndings;
+use crate::mail::{Envelope, Message, clean};
 use crate::relay::Relay;
 
 /// How long to leave the system alone when it has no connection to give.
@@ -44,6 +47,8 @@ pub struct Door {
     pub limits: Limits,
     /// How long we wait for a client.
     pub timeouts: Timeouts,
+    /// What becomes of a message whose lines do not end in CR LF.
+    pub line_endings: LineEndings,
     /// Sessions at once; further clients wait in the system's queue.
     pub sessions: Arc<Semaphore>,
     /// Sessions under way.
@@ -56,6 +61,23 @@ impl Door {
     fn admits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.clients.iter().any(|net| net.contains(&ip))
+    }
+
+    /// What came between 354 and the final dot as a message, or the reply where it is none.
+    async fn message(&self, wire: Bytes, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        match (Message::from_wire(wire.clone()), self.line_endings) {
+            (Some(message), _) => return Ok(message),
+            (None, LineEndings::Reject) => return Err(Reply::BARE_LINE_ENDS),
+            (None, LineEndings::Fix) => {}
+        }
+        // Bytes that were made to be slow must not keep other sessions waiting.
+        let mended = tokio::task::spawn_blocking(move || Message::mended(wire, limit)).await;
+        let (message, mending) = mended.map_err(|_| Reply::CANNOT_MEND)?.ok_or(Reply::TOO_LARGE)?;
+        if let Some(Envelope { id, client, sender, .. }) = envelope {
+            let (ip, helo, sender) = (client.ip, &*client.helo, clean(sender.as_str(), 320));
+            tracing::info!(%id, client = %ip, helo, sender, "mended line ends: {mending}");
+        }
+        Ok(message)
     }
 }
 

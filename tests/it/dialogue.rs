@@ -50,8 +50,8 @@ async fn every_dialogue_goes_as_written() {
 }
 
 /// Raise them with the dialogues.
-const MIN_FILES: usize = 26;
-const MIN_STEPS: usize = 780;
+const MIN_FILES: usize = 28;
+const MIN_STEPS: usize = 980;
 
 impl Dialogue {
     fn read(name: &str, text: &str) -> Self {

@@ -26,6 +26,7 @@ mod reload;
 mod reports;
 mod rig;
 mod slow_hosts;
+mod smuggling;
 mod spool_cli;
 mod spool_wishes;
 mod suppression_lines;
