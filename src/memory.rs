@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::mail::Message;
+
 /// What each message may have without asking: mail of the usual size never waits for large mail.
 pub const FREE: usize = 32 << 10;
 
@@ -77,6 +79,12 @@ impl Share {
     /// It is enough for a message of so many bytes.
     pub fn covers(&self, bytes: usize) -> bool {
         bytes <= FREE + self.bytes()
+    }
+
+    /// The message, whose bytes have this room until the last of them goes.
+    pub fn kept_by(self, message: Message) -> Message {
+        // Mail of the usual size has none, and is left as it is.
+        if self.0.is_some() { message.kept_with(self) } else { message }
     }
 
     fn merge(&mut self, more: OwnedSemaphorePermit) {
