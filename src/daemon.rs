@@ -1,12 +1,15 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod follow;
+mod password;
 mod question;
 mod sockets;
 mod systemd;
 
 pub use sockets::{Handed, Misfit};
 
+use follow::follow;
 use question::{Asker, question};
 
 use std::hash::RandomState;
@@ -24,18 +27,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::file::{Answer, Tls};
-use crate::config::{Config, HostRoute, Route};
+use crate::config::file::Answer;
+use crate::config::{Config, Encryption, HostRoute, Route};
 use crate::delivery;
 use crate::ledger::{Ledger, Rotation};
 use crate::memory::Memory;
-use crate::optout::{self, Lists};
+use crate::optout::Lists;
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
 use crate::spool::{self, Backlog, Spool};
-use crate::upstream::{Folder, Host, Secret, Security, Settings, Upstream, connector};
-use crate::users::{self, Users};
+use crate::upstream::{Folder, Host, Secret, Security, Settings, Trust, Upstream, connector};
+use crate::users::Users;
 
 /// How often kept connections are looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -49,6 +52,7 @@ const REREAD_WITHIN: Duration = Duration::from_secs(60);
 /// Everything opened, nobody served yet.
 #[derive(Debug)]
 pub struct Daemon {
+    config: Arc<Config>,
     door: Arc<Door>,
     backlog: Backlog,
     listeners: Vec<(TcpListener, Entrance)>,
@@ -169,7 +173,8 @@ impl Daemon {
         let cut = CancellationToken::new();
         let control = Control { stop: door.stop.clone(), cut, reload: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
-        Ok(Self { door, backlog, listeners, addresses, shutdown_grace, writer, control })
+        let config = Arc::new(config);
+        Ok(Self { config, door, backlog, listeners, addresses, shutdown_grace, writer, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -189,7 +194,7 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
+        let Self { config, door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
         let (loops, mut reread) = (TaskTracker::new(), Vec::new());
         let mut asked = || {
             let (asker, asked) = question();
@@ -201,16 +206,19 @@ impl Daemon {
         }
         loops.spawn(smtp::keep_order(door.clone()));
         if let Some(certificate) = &door.certificate {
-            loops.spawn(smtp::watch(certificate.clone(), asked(), door.stop.clone()));
+            let renew = renewing(certificate.clone(), Certificate::renew);
+            loops.spawn(follow(certificate.followed(), asked(), door.stop.clone(), renew));
         }
         let (pulse, felt) = question();
         loops.spawn(delivery::run(door.relay.clone(), backlog, felt));
         loops.spawn(delivery::hear(door.relay.clone()));
-        loops.spawn(optout::watch(door.relay.lists.clone(), asked(), door.stop.clone()));
+        let lists = &door.relay.lists;
+        loops.spawn(follow(lists.followed(), asked(), door.stop.clone(), renewing(lists.clone(), Lists::renew)));
         if let Some(users) = &door.users {
-            loops.spawn(users::watch(users.clone(), asked(), door.stop.clone()));
+            loops.spawn(follow(users.followed(), asked(), door.stop.clone(), renewing(users.clone(), Users::renew)));
         }
         loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
+        loops.spawn(password::watch(door.relay.clone(), config));
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         systemd::ready(&door).await;
         loops.spawn(reload(door.clone(), reread, control.reload));
@@ -291,23 +299,27 @@ async fn open_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, S
     opened.unwrap_or(Err(failed)).map(|certificate| Some(Arc::new(certificate))).map_err(StartError::Config)
 }
 
-/// How the host of a route is reached; the password is fetched here, and nowhere else.
+/// How the host of a route is reached. The password is fetched here, and again where the host refuses it.
 fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
-    let HostRoute { implicit_tls, user, host, port } = route;
+    let HostRoute { user, host, port, .. } = route;
     let upstream = &config.file.upstream;
-    let tls = || connector(upstream.ca.as_deref()).map_err(|e| Fault::of_file(&config.path, e));
-    let security = match (implicit_tls, upstream.tls) {
-        (true, _) => Security::Tls(tls()?),
-        (false, Tls::Never) => Security::None,
-        (false, Tls::Auto) if route.is_loopback() => Security::None,
-        (false, Tls::Auto) => Security::StartTls(tls()?),
+    let trust = match &upstream.ca {
+        _ if !upstream.tls_verify => Trust::Anybody,
+        Some(path) => Trust::Ca(path),
+        None => Trust::System,
+    };
+    let tls = || connector(trust).map_err(|e| Fault::of_file(&config.path, e));
+    let security = match route.encryption(upstream.tls) {
+        Encryption::None => Security::None,
+        Encryption::StartTls => Security::StartTls(tls()?),
+        Encryption::Tls => Security::Tls(tls()?),
     };
     let password = config.password()?;
     Ok(Settings {
         host: host.clone(),
         port: *port,
         security,
-        secret: user.clone().zip(password).map(|(user, password)| Secret { user, password }),
+        secret: user.clone().zip(password).map(|(user, password)| Secret::new(user, password)),
         hostname: config.hostname.clone(),
         max_connections: upstream.max_connections,
         idle: upstream.idle_timeout,
@@ -343,6 +355,11 @@ async fn reload(door: Arc<Door>, loops: Vec<Asker>, asked: Arc<Notify>) {
             () = reread() => systemd::ready(&door).await,
         }
     }
+}
+
+/// Does it to the same thing each time.
+fn renewing<T, R: Future<Output = ()>>(what: Arc<T>, renew: impl Fn(Arc<T>) -> R) -> impl Fn() -> R {
+    move || renew(what.clone())
 }
 
 async fn tidy(relay: Arc<Relay>, stop: CancellationToken) {

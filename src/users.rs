@@ -4,6 +4,7 @@
 mod edit;
 mod file;
 mod hash;
+mod user;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,40 +18,25 @@ use arc_swap::ArcSwap;
 use argon2::password_hash::try_generate_salt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use wildmatch::WildMatch;
 
-use crate::disk::{Followed, LOOK_EVERY, look};
-use crate::mail::{PlusTags, ReversePath};
+use crate::disk::Followed;
 use crate::place::Fault;
 
 pub use edit::{Added, add, remove};
 pub use file::{Entry, SENDERS_HINT, name_fault, parse, sender_glob};
 pub use hash::Hash;
+pub use user::{Login, User};
 
 /// How long a login waits for its turn and its proof: proofs are slow on purpose, and there is one at a time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a login ended.
-#[derive(Clone, Debug)]
-pub enum Login {
-    /// It is this user.
-    Ok(Arc<User>),
-    /// The name or the password; which, nobody is told.
-    Wrong,
-    /// Too many others are being proved: nothing is known of this one.
-    Busy,
-}
-
-/// Somebody with a password.
+/// A user, and what proves it.
 #[derive(Debug)]
-pub struct User {
-    name: Box<str>,
+struct Account {
+    user: Arc<User>,
     hash: Hash,
-    /// In comparing form; none: any sender.
-    senders: Option<Vec<WildMatch>>,
     /// The mark of the password once it was proved: the next time costs microseconds. See [`Users::mark`].
     proved: OnceLock<Mark>,
 }
@@ -65,26 +51,10 @@ impl fmt::Debug for Mark {
     }
 }
 
-impl User {
+impl Account {
     fn new(entry: Entry) -> Self {
-        let globs = |globs: Vec<String>| globs.iter().map(|glob| WildMatch::new(glob)).collect();
         let Entry { name, hash, senders } = entry;
-        Self { name: name.into(), hash, senders: senders.map(globs), proved: OnceLock::new() }
-    }
-
-    /// As it stands in the file.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The null sender is one that only `*` names.
-    pub fn may_send_as(&self, sender: &ReversePath) -> bool {
-        let Some(globs) = &self.senders else { return true };
-        let sender = match sender {
-            ReversePath::Null => String::new(),
-            ReversePath::Address(address) => address.key(PlusTags::Distinct).to_string(),
-        };
-        globs.iter().any(|glob| glob.matches(&sender))
+        Self { user: Arc::new(User::new(&name, senders.as_deref())), hash, proved: OnceLock::new() }
     }
 
     fn is_known_by(&self, mark: &Mark) -> bool {
@@ -95,8 +65,8 @@ impl User {
 /// The users in force.
 pub struct Users {
     path: PathBuf,
-    current: ArcSwap<Vec<Arc<User>>>,
-    /// As the file was before it was first read: a change since then is not missed.
+    current: ArcSwap<Vec<Arc<Account>>>,
+    /// Before it was first read.
     opened: Followed,
     /// One proof at a time: each takes its memory, and nobody is to take more by asking more often.
     seat: Arc<Semaphore>,
@@ -117,7 +87,7 @@ impl Users {
     /// Reads the users for the first time. A fault here means: do not start. Blocks on the disk.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let opened = Followed::begin(&[path.to_owned()]);
-        let users = read(path)?.into_iter().map(|entry| Arc::new(User::new(entry))).collect();
+        let users = read(path)?.into_iter().map(|entry| Arc::new(Account::new(entry))).collect();
         let no_chance = |e| Fault::of_file(path, format_args!("the system gives no random numbers: {e}"));
         Ok(Self {
             path: path.to_owned(),
@@ -142,41 +112,46 @@ impl Users {
     /// Whether it is this password. An unknown name takes the work of a known one; a wrong password is proved wrong each
     /// time, a right one only the first time. Waits at most ten seconds.
     pub async fn login(&self, name: &str, password: &[u8]) -> Login {
-        let users = self.current.load_full();
+        let accounts = self.current.load_full();
         let mark = self.mark(name, password);
-        let known = users.iter().find(|user| user.name() == name);
-        if let Some(user) = known.filter(|user| user.is_known_by(&mark)) {
-            return Login::Ok(user.clone());
+        let known = accounts.iter().find(|account| account.user.name() == name);
+        if let Some(account) = known.filter(|account| account.is_known_by(&mark)) {
+            return Login::Ok(account.user.clone());
         }
         // The password of an unknown name is held against the hash of somebody else, always the same one for that name, and
         // the answer is thrown away: so it costs what it costs with any user of this file.
-        let Some(user) = known.cloned().or_else(|| self.stranger(name, &users)) else { return Login::Wrong };
-        match (timeout(PATIENCE, self.prove(user, mark, password)).await, known) {
-            (Ok(Some(true)), Some(user)) => Login::Ok(user.clone()),
+        let Some(account) = known.cloned().or_else(|| self.stranger(name, &accounts)) else { return Login::Wrong };
+        match (timeout(PATIENCE, self.prove(account, mark, password)).await, known) {
+            (Ok(Some(true)), Some(account)) => Login::Ok(account.user.clone()),
             (Ok(Some(_)), _) => Login::Wrong,
             (Ok(None) | Err(_), _) => Login::Busy,
         }
     }
 
-    fn stranger(&self, name: &str, users: &[Arc<User>]) -> Option<Arc<User>> {
+    /// There is somebody of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.current.load().iter().any(|account| account.user.name() == name)
+    }
+
+    fn stranger(&self, name: &str, accounts: &[Arc<Account>]) -> Option<Arc<Account>> {
         let number = u16::from_le_bytes(self.mark(name, b"").0.first_chunk().copied()?);
-        let hash = users.get(usize::from(number).checked_rem(users.len())?)?.hash.clone();
-        Some(Arc::new(User::new(Entry { name: String::new(), hash, senders: None })))
+        let hash = accounts.get(usize::from(number).checked_rem(accounts.len())?)?.hash.clone();
+        Some(Arc::new(Account::new(Entry { name: String::new(), hash, senders: None })))
     }
 
     /// Waits for its turn. `None` where the proof did not end.
-    async fn prove(&self, user: Arc<User>, mark: Mark, password: &[u8]) -> Option<bool> {
+    async fn prove(&self, account: Arc<Account>, mark: Mark, password: &[u8]) -> Option<bool> {
         let seat = self.seat.clone().acquire_owned().await.ok()?;
         // Proved by another connection of the same tool, meanwhile.
-        if user.is_known_by(&mark) {
+        if account.is_known_by(&mark) {
             return Some(true);
         }
         self.proofs.fetch_add(1, Ordering::Relaxed);
         let password = password.to_vec();
         let proof = tokio::task::spawn_blocking(move || {
-            let is_right = user.hash.is_of(&password);
+            let is_right = account.hash.is_of(&password);
             if is_right {
-                user.proved.get_or_init(|| mark);
+                account.proved.get_or_init(|| mark);
             }
             // Only now is it the next one's turn, also where nobody waits for this answer any more.
             drop(seat);
@@ -192,6 +167,20 @@ impl Users {
         Mark(all.finalize().into())
     }
 
+    /// The file, as it was before it was first read: a change since then is not missed.
+    pub fn followed(&self) -> Followed {
+        self.opened.clone()
+    }
+
+    /// Reads the file again, and says in the log what came of it.
+    pub async fn renew(self: Arc<Self>) {
+        match tokio::task::spawn_blocking(move || self.reload()).await {
+            Ok(Ok(count)) => tracing::info!(users = count, "users reloaded"),
+            Ok(Err(fault)) => tracing::error!("users not reloaded, the last good ones stay in force: {fault}"),
+            Err(_) => tracing::error!("users not reloaded, the last good ones stay in force: the reader failed"),
+        }
+    }
+
     /// Reads the file again and puts its users in force, unless something is wrong with it. Who has not changed need not
     /// prove the password again. Blocks on the disk.
     pub fn reload(&self) -> Result<usize, Fault> {
@@ -202,18 +191,18 @@ impl Users {
                 "a full disk empties files; if it is meant, write a comment into it; until then the former users are in force",
             ));
         }
-        let mut proved: HashMap<&str, &Arc<User>> = before.iter().map(|user| (user.name(), user)).collect();
+        let mut proved: HashMap<_, _> = before.iter().map(|account| (account.user.name(), account)).collect();
         let renew = |entry: Entry| {
-            let former = proved.remove(entry.name.as_str()).filter(|user| user.hash == entry.hash);
-            let user = User::new(entry);
+            let former = proved.remove(entry.name.as_str()).filter(|account| account.hash == entry.hash);
+            let account = Account::new(entry);
             if let Some(mark) = former.and_then(|former| former.proved.get()) {
-                let _ = user.proved.set(Mark(mark.0));
+                let _ = account.proved.set(Mark(mark.0));
             }
-            Arc::new(user)
+            Arc::new(account)
         };
-        let users: Vec<_> = entries.into_iter().map(renew).collect();
-        let count = users.len();
-        self.current.store(Arc::new(users));
+        let accounts: Vec<_> = entries.into_iter().map(renew).collect();
+        let count = accounts.len();
+        self.current.store(Arc::new(accounts));
         Ok(count)
     }
 }
@@ -227,38 +216,6 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
 }
 
-/// Follows the file until `stop`; who has `asked` for it has it read again whether it changed or not (SIGHUP), and is answered
-/// when that was done.
-pub async fn watch(users: Arc<Users>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
-    let mut files = users.opened.clone();
-    let mut waiting = Vec::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(who) = asked.recv() => {
-                files.ask();
-                waiting.push(who);
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        };
-        let paths = files.paths();
-        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
-        if files.is_due(seen) {
-            reload(&users).await;
-            waiting.clear();
-        }
-    }
-}
-
-async fn reload(users: &Arc<Users>) {
-    let users = users.clone();
-    match tokio::task::spawn_blocking(move || users.reload()).await {
-        Ok(Ok(count)) => tracing::info!(users = count, "users reloaded"),
-        Ok(Err(fault)) => tracing::error!("users not reloaded, the last good ones stay in force: {fault}"),
-        Err(_) => tracing::error!("users not reloaded, the last good ones stay in force: the reader failed"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -267,6 +224,7 @@ mod tests {
 
     use super::*;
     use crate::mail::Address;
+    use crate::mail::ReversePath;
 
     /// The cheapest that is taken.
     fn hash_of(password: &str) -> String {
@@ -409,12 +367,12 @@ mod tests {
             ("senders = [\"order-?@a.example\"]", &["order-1@a.example"], &["order-12@a.example", "order-@a.example"]),
         ] {
             let (_folder, users) = open(&format!("{}{senders}\n", user("a", &hash)));
-            let user = users.current.load()[0].clone();
+            let account = users.current.load()[0].clone();
             for text in may {
-                assert!(user.may_send_as(&sender(text)), "{senders}: {text}");
+                assert!(account.user.may_send_as(&sender(text)), "{senders}: {text}");
             }
             for text in may_not {
-                assert!(!user.may_send_as(&sender(text)), "{senders}: {text}");
+                assert!(!account.user.may_send_as(&sender(text)), "{senders}: {text}");
             }
         }
     }

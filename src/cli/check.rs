@@ -1,18 +1,22 @@
-//! `check`: configuration, lists and users, read by the relay's own loader. Never starts anything, never fetches a password.
+//! `check`: configuration, lists, certificate and users, read by the relay's own loader. Never starts anything, never fetches a password.
 
 use std::fs;
 use std::io::{Write, stdout};
 use std::os::unix::fs::MetadataExt;
 
-use super::{Done, Exit, Failure};
+use super::{Done, Exit, Failure, TRUSTS_ANYBODY};
 use crate::config::Config;
 use crate::optout::{self, Twin};
+use crate::smtp::Certificate;
 use crate::users;
 
 pub fn run(config: &Config) -> Done {
     super::circle::refuse(config)?;
     let mut out = stdout().lock();
     writeln!(out, "{}: sound", config.path.display())?;
+    if config.trusts_anybody() {
+        writeln!(out, "{}: {TRUSTS_ANYBODY}", config.path.display())?;
+    }
     let loaded = optout::load(&config.lists, config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?;
     let files = loaded.list.files();
     for file in files {
@@ -24,6 +28,10 @@ pub fn run(config: &Config) -> Done {
     }
     if loaded.twin_count > loaded.twins.len() {
         writeln!(out, "... and {} more that are named twice", loaded.twin_count - loaded.twins.len())?;
+    }
+    if let Some((chain, key)) = &config.certificate {
+        Certificate::open(chain, key).map_err(|fault| Failure::of_config(&fault))?;
+        writeln!(out, "{}: sound, and belongs to {}", chain.display(), key.display())?;
     }
     if let Some(path) = &config.users {
         let users = users::read(path).map_err(|fault| Failure::of_list(&fault))?;

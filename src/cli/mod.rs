@@ -51,6 +51,9 @@ struct Failure {
     message: String,
 }
 
+/// `upstream.tls_verify = false`, said at each start.
+const TRUSTS_ANYBODY: &str = "upstream.tls_verify is false: the mail host need not prove who it is, so whoever stands in the way can read the mail and the password\nhint: set upstream.ca to the certificate of the authority that vouches for the host, and delete upstream.tls_verify";
+
 type Done = Result<Exit, Failure>;
 
 /// An SMTP relay that keeps mail from everybody who has opted out.

@@ -3,11 +3,12 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Done, Exit, Failure, talk};
+use super::{Done, Exit, Failure, TRUSTS_ANYBODY, talk};
 use crate::config::Config;
 use crate::config::file::{Format, Level, Log};
 use crate::daemon::{Control, Daemon, Handed, StartError};
@@ -21,6 +22,7 @@ pub fn run(config: Config) -> Done {
     super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let _log = start_log(&config.file.log);
+    keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -33,11 +35,11 @@ pub fn run(config: Config) -> Done {
 
 async fn serve(handed: Handed, config: Config) -> Done {
     let from = config.path.display().to_string();
-    let (mode, format) = (config.policy.mode, config.file.log.format);
+    let (mode, format, trusts_anybody) = (config.policy.mode, config.file.log.format, config.trusts_anybody());
     // Taken before anything is announced, so that no signal finds the door without a doorkeeper.
     let signals = Signals::new().map_err(|e| Failure::new(Exit::Unavailable, format_args!("wait for signals: {e}")))?;
     let daemon = Daemon::start_on(handed, config).await.map_err(|e| Failure::of_start(&e))?;
-    announce(&daemon, &from, mode, format);
+    announce(&daemon, &from, mode, format, trusts_anybody);
     let control = daemon.control();
     let signals = tokio::spawn(signals.obey(control));
     let in_time = daemon.run().await;
@@ -89,12 +91,15 @@ impl Signals {
 }
 
 /// What a person wants to know who has just started it; programs read the log.
-fn announce(daemon: &Daemon, from: &str, mode: Mode, format: Format) {
+fn announce(daemon: &Daemon, from: &str, mode: Mode, format: Format, trusts_anybody: bool) {
     let relay = daemon.relay();
     let list = relay.lists.current();
     let (upstream, entries, fingerprint) = (relay.upstream.name(), list.len(), list.fingerprint());
     let places = daemon.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" and ");
     tracing::info!(listen = places, upstream, opt_outs = entries, list = fingerprint, "started");
+    if trusts_anybody {
+        tracing::warn!("{TRUSTS_ANYBODY}");
+    }
     if mode == Mode::Observe {
         tracing::warn!("opt_out.mode is observe: recipients who opted out ARE mailed, and only logged");
     }
@@ -112,6 +117,16 @@ fn try_it(address: SocketAddr) -> String {
     format!(
         "printf 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n' | curl -sS smtp://{address} --mail-from shop@example.com --mail-rcpt buyer@example.org -T -"
     )
+}
+
+/// Neither a core nor another process of the same user shows the password, or mail. A limit of 0 alone does not keep a
+/// core from a program that collects them, and a process that is not dumpable is closed to debuggers as well.
+fn keep_memory_private() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let private = set_dumpable_behavior(DumpableBehavior::NotDumpable).and(setrlimit(Resource::Core, none));
+    if let Err(error) = private {
+        tracing::warn!("after a crash the memory of the relay, password and all, may be written to disk: {error}");
+    }
 }
 
 impl Failure {
@@ -143,4 +158,18 @@ fn start_log(log: &Log) -> WorkerGuard {
         Format::Json => lines.json().flatten_event(true).init(),
     }
     guard
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{dumpable_behavior, getrlimit};
+
+    use super::*;
+
+    #[test]
+    fn memory_is_private_both_ways() {
+        keep_memory_private();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!(getrlimit(Resource::Core), Rlimit { current: Some(0), maximum: Some(0) });
+    }
 }

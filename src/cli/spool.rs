@@ -108,10 +108,12 @@ fn nothing(which: Option<Id>) -> Exit {
 fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> std::io::Result<()> {
     let since = |moment: Timestamp| Duration::try_from(now.duration_since(moment)).unwrap_or_default();
     let until = Duration::try_from(record.next.duration_since(now)).unwrap_or_default();
-    let away = |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if status.stage == Stage::Connect);
+    let ended_at = |stage| move |outcome: &Outcome| matches!(outcome, Outcome::Deferred(status) if status.stage == stage);
+    let mut last = record.outcomes.iter().flatten();
     let next = match until.as_secs() {
         _ if record.in_flight() => "is tried now".to_owned(),
-        0 if record.outcomes.iter().flatten().any(away) => "until the mail host is back".to_owned(),
+        0 if last.clone().any(ended_at(Stage::Connect)) => "until the mail host is back".to_owned(),
+        0 if last.any(ended_at(Stage::Login)) => "until the mail host takes the login".to_owned(),
         0 => "is due now".to_owned(),
         _ => format!("is tried again in {}", rounded(until)),
     };

@@ -79,6 +79,7 @@ pub struct Upstream {
     pub password: Option<Password>,
     pub tls: Tls,
     pub ca: Option<PathBuf>,
+    pub tls_verify: bool,
     pub max_connections: usize,
     #[serde(with = "value::duration")]
     pub idle_timeout: Duration,
@@ -329,6 +330,7 @@ impl Default for Upstream {
             password: None,
             tls: Tls::default(),
             ca: None,
+            tls_verify: true,
             max_connections: 20,
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(30),

@@ -19,7 +19,7 @@ use access::Wrong;
 use file::{File, Headers, Password};
 use overlay::{Overlaid, overlay};
 
-pub use route::{HostRoute, Route};
+pub use route::{Encryption, HostRoute, Route};
 
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
@@ -135,6 +135,15 @@ impl Config {
             }
             _ => {}
         }
+        if let Route::Host(route) = &route
+            && let Some((key, message, hint)) = route.reckless(upstream)
+        {
+            return Err(wrong(key, message).hint(hint));
+        }
+        if !upstream.tls_verify && upstream.ca.is_some() {
+            return Err(wrong("upstream.tls_verify", "cannot be false beside upstream.ca")
+                .hint("choose one: with upstream.ca the host must prove who it is, without verification anybody will do"));
+        }
         let circle = wrong("upstream.url", circle::MESSAGE).hint(circle::HINT);
         if let Route::Host(route) = &route
             && circle::is_circle(&listen.addresses(), route, &machine_name())
@@ -237,6 +246,13 @@ impl Config {
     /// To, Cc and Bcc are judged too.
     pub fn judge_headers(&self) -> bool {
         self.file.opt_out.headers == Headers::Enforce
+    }
+
+    /// Mail is encrypted for whoever answers at the host's address.
+    pub fn trusts_anybody(&self) -> bool {
+        let upstream = &self.file.upstream;
+        let encrypted = |route: &HostRoute| route.encryption(upstream.tls) != Encryption::None;
+        !upstream.tls_verify && matches!(&self.route, Route::Host(route) if encrypted(route))
     }
 
     /// The password towards the host, fetched from where the configuration says; `None` where none is wanted.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::file::{Tls, Upstream};
 use super::is_host_name;
 
 /// `upstream.url`, understood.
@@ -25,6 +26,17 @@ pub struct HostRoute {
     pub host: String,
     /// 465 or 587 where none is given.
     pub port: u16,
+}
+
+/// What keeps a connection to the host from listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// Nothing.
+    None,
+    /// STARTTLS, demanded.
+    StartTls,
+    /// TLS from the first byte.
+    Tls,
 }
 
 impl Route {
@@ -55,6 +67,27 @@ impl Route {
 }
 
 impl HostRoute {
+    /// By `upstream.tls`.
+    pub fn encryption(&self, tls: Tls) -> Encryption {
+        match (self.implicit_tls, tls) {
+            (true, _) => Encryption::Tls,
+            (false, Tls::Auto) if !self.is_loopback() => Encryption::StartTls,
+            (false, Tls::Auto | Tls::Never) => Encryption::None,
+        }
+    }
+
+    /// What is not to be done by oversight: the key, what is wrong with it, and a hint.
+    pub(super) fn reckless(&self, upstream: &Upstream) -> Option<(&'static str, &'static str, &'static str)> {
+        if self.user.is_some() && self.encryption(upstream.tls) == Encryption::None && !self.is_loopback() {
+            return Some((
+                "upstream.tls",
+                "would send the password in the clear to another machine",
+                "delete the line: STARTTLS is then demanded; or take user and password out, where the host wants none",
+            ));
+        }
+        None
+    }
+
     /// The host is this machine: what is said to it cannot be listened to on the way.
     pub fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

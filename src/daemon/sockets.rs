@@ -11,8 +11,8 @@ use super::StartError;
 use crate::config::file::Listen;
 use crate::smtp::Entrance;
 
-/// Connections that may wait in the system's queue for a place.
-const BACKLOG: i32 = 1024;
+/// Connections that may wait in the system's queue for a place. Whoever finds it full comes again after a second.
+const BACKLOG: i32 = 4096;
 
 /// The number of the first socket that is handed over (`sd_listen_fds`(3)).
 const FIRST: usize = 3;

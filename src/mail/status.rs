@@ -29,8 +29,10 @@ impl fmt::Display for Enhanced {
 /// At which step of the dialogue with the host something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Connecting, greeting, EHLO, STARTTLS, AUTH.
+    /// Connecting, greeting, EHLO, STARTTLS.
     Connect,
+    /// AUTH: the host does not take our login.
+    Login,
     /// MAIL FROM.
     Mail,
     /// RCPT TO.
@@ -51,6 +53,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connect",
+            Self::Login => "AUTH",
             Self::Mail => "MAIL",
             Self::Recipient => "RCPT",
             Self::Data => "DATA",
@@ -129,9 +132,9 @@ impl Outcome {
         }
     }
 
-    /// Nothing could be handed over at all: the host is out of reach, or the folder cannot be written.
+    /// Nothing could be handed over at all: the host is out of reach or does not let us in, or the folder cannot be written.
     pub fn host_is_away(&self) -> bool {
-        matches!(self, Self::Deferred(status) if matches!(status.stage, Stage::Connect | Stage::Local))
+        matches!(self, Self::Deferred(status) if matches!(status.stage, Stage::Connect | Stage::Login | Stage::Local))
     }
 
     /// Postfix's word for it in the delivery log: `sent`, `deferred`, `bounced`; and ours, `suppressed`.

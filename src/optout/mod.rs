@@ -11,7 +11,7 @@ pub use edit::{add, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
 pub use file::{Loaded, load, read};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
-pub use watch::{Lists, watch};
+pub use watch::Lists;
 
 use jiff::Timestamp;
 

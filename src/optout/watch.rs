@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use super::file::{Loaded, load};
 use super::list::OptOutList;
-use crate::disk::{Followed, LOOK_EVERY, look};
+use crate::disk::Followed;
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
@@ -51,6 +49,27 @@ impl Lists {
         Arc::ptr_eq(&self.current.load(), list)
     }
 
+    /// The files, as they were before they were first read: a change since then is not missed.
+    pub fn followed(&self) -> Followed {
+        self.opened.clone()
+    }
+
+    /// Reads all files again, and says in the log what came of it.
+    pub async fn renew(self: Arc<Self>) {
+        let lists = self.clone();
+        match tokio::task::spawn_blocking(move || lists.reload()).await {
+            Ok(Ok(loaded)) => {
+                let current = self.current();
+                tracing::info!(entries = current.len(), list = current.fingerprint(), "opt-out list reloaded");
+                if loaded.twin_count > 0 {
+                    tracing::warn!(count = loaded.twin_count, "some opt-outs stand in the lists twice; `check` names them");
+                }
+            }
+            Ok(Err(fault)) => tracing::error!("opt-out list not reloaded, the last good one stays in force: {fault}"),
+            Err(_) => tracing::error!("opt-out list not reloaded, the last good one stays in force: the reader failed"),
+        }
+    }
+
     /// Reads all files again and puts the new list in force, unless something is wrong with it. Blocks on the disk.
     pub fn reload(&self) -> Result<Loaded, Fault> {
         let mut loaded = load(&self.paths, self.tags)?;
@@ -78,46 +97,5 @@ impl Lists {
             }
         }
         Ok(())
-    }
-}
-
-/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
-/// answered when that was done.
-pub async fn watch(lists: Arc<Lists>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
-    let mut files = lists.opened.clone();
-    let mut waiting = Vec::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(who) = asked.recv() => {
-                files.ask();
-                waiting.push(who);
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        };
-        let paths = files.paths();
-        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
-        if files.is_due(seen) {
-            reload(&lists).await;
-            waiting.clear();
-        }
-    }
-}
-
-async fn reload(lists: &Arc<Lists>) {
-    let task = tokio::task::spawn_blocking({
-        let lists = lists.clone();
-        move || lists.reload()
-    });
-    match task.await {
-        Ok(Ok(loaded)) => {
-            let current = lists.current();
-            tracing::info!(entries = current.len(), list = current.fingerprint(), "opt-out list reloaded");
-            if loaded.twin_count > 0 {
-                tracing::warn!(count = loaded.twin_count, "some opt-outs stand in the lists twice; `check` names them");
-            }
-        }
-        Ok(Err(fault)) => tracing::error!("opt-out list not reloaded, the last good one stays in force: {fault}"),
-        Err(_) => tracing::error!("opt-out list not reloaded, the last good one stays in force: the reader failed"),
     }
 }

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto::ring};
-use tokio_util::sync::CancellationToken;
 
-use crate::disk::{Followed, LOOK_EVERY, look};
+use crate::disk::Followed;
 use crate::place::Fault;
 
 /// The pair in force.
@@ -37,42 +35,25 @@ impl Certificate {
         TlsAcceptor::from(self.current.load_full())
     }
 
+    /// The files, as they were before they were first read: a change since then is not missed.
+    pub fn followed(&self) -> Followed {
+        self.opened.clone()
+    }
+
+    /// Reads both again, and says in the log what came of it.
+    pub async fn renew(self: Arc<Self>) {
+        let certificate = self.clone();
+        match tokio::task::spawn_blocking(move || certificate.reload()).await {
+            Ok(Ok(())) => tracing::info!(certificate = %self.certificate.display(), "certificate reloaded"),
+            Ok(Err(fault)) => tracing::error!("certificate not reloaded, the last good one stays in force: {fault}"),
+            Err(_) => tracing::error!("certificate not reloaded, the last good one stays in force: the reader failed"),
+        }
+    }
+
     /// Reads both again and puts them in force, unless something is wrong with them. Blocks on the disk.
     fn reload(&self) -> Result<(), Fault> {
         self.current.store(load(&self.certificate, &self.key)?);
         Ok(())
-    }
-}
-
-/// Follows the files until `stop`; who has `asked` for it has them read again whether they changed or not (SIGHUP), and is
-/// answered when that was done.
-pub async fn watch(certificate: Arc<Certificate>, mut asked: mpsc::Receiver<oneshot::Sender<()>>, stop: CancellationToken) {
-    let mut files = certificate.opened.clone();
-    let mut waiting = Vec::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(who) = asked.recv() => {
-                files.ask();
-                waiting.push(who);
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        let paths = files.paths();
-        let seen = tokio::task::spawn_blocking(move || look(&paths)).await.unwrap_or_default();
-        if files.is_due(seen) {
-            reload(&certificate).await;
-            waiting.clear();
-        }
-    }
-}
-
-async fn reload(certificate: &Arc<Certificate>) {
-    let shared = certificate.clone();
-    match tokio::task::spawn_blocking(move || shared.reload()).await {
-        Ok(Ok(())) => tracing::info!(certificate = %certificate.certificate.display(), "certificate reloaded"),
-        Ok(Err(fault)) => tracing::error!("certificate not reloaded, the last good one stays in force: {fault}"),
-        Err(_) => tracing::error!("certificate not reloaded, the last good one stays in force: the reader failed"),
     }
 }
 

@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::auth::Credentials;
 use super::command::Command;
 use super::crowd::Seat;
-use super::input::{Data, Input, Line};
+use super::input::{Data, Input, Line, Space};
 use super::reply::Reply;
 use super::session::{Access, Session, Step};
 use super::stream::Stream;
 use super::{Door, Entrance};
-use crate::mail::{Envelope, Message, Recipient, clean};
+use crate::mail::{Envelope, Message, Recipient, WORTHWHILE, clean};
 use crate::memory::Share;
 use crate::users::Login;
 
@@ -139,7 +139,7 @@ impl Connection<'_> {
     /// A client that sends before it was greeted does not speak SMTP; a browser, mostly.
     async fn talks_first(&mut self) -> bool {
         match self.stream {
-            Stream::Tls(_) => timeout(Duration::ZERO, self.stream.read_buf(self.input.space(COMMAND_ROOM))).await.is_ok(),
+            Stream::Tls(_) => timeout(Duration::ZERO, read(&mut self.stream, &mut self.input, COMMAND_ROOM)).await.is_ok(),
             _ => self.stream.is_waiting(),
         }
     }
@@ -159,7 +159,7 @@ impl Connection<'_> {
             self.flush().await?;
             // Between transactions a shutdown ends the session; a transaction under way is finished.
             let may_leave = !self.session.in_transaction();
-            let read = self.stream.read_buf(self.input.space(COMMAND_ROOM));
+            let read = read(&mut self.stream, &mut self.input, COMMAND_ROOM);
             if outside(self.door, &self.seat, may_leave, deadline, read).await? == 0 {
                 return Err(End::silent(Cause::Gone));
             }
@@ -255,7 +255,9 @@ impl Connection<'_> {
                 share = Share::default();
             } else if !share.covers(self.input.waiting()) {
                 self.seat.works();
-                if self.door.memory.grow(&mut share, self.input.waiting()).await.is_err() {
+                let grown = self.door.memory.grow(&mut share, self.input.waiting()).await.is_ok();
+                let spread = self.input.waiting() < WORTHWHILE || (grown && self.input.spread(limit).is_ok());
+                if !grown || !spread {
                     too_much = Reply::NO_MEMORY;
                     self.input.drain();
                     share = Share::default();
@@ -264,7 +266,7 @@ impl Connection<'_> {
             }
             let deadline = end.min(Instant::now() + self.door.timeouts.data);
             let room = if share.bytes() == 0 { DATA_ROOM } else { LARGE_DATA_ROOM };
-            let read = self.stream.read_buf(self.input.space(room));
+            let read = read(&mut self.stream, &mut self.input, room);
             if outside(self.door, &self.seat, false, deadline, read).await? == 0 {
                 return Err(End::silent(Cause::Gone));
             }
@@ -283,7 +285,9 @@ impl Connection<'_> {
             Login::Ok(_) => self.seat.proves(),
             Login::Busy => {}
             Login::Wrong => {
-                tracing::warn!(client = %ip, user = clean(&name, 100), "login failed: user name or password is wrong");
+                // What is no name here may be a password in the wrong field.
+                let user = if users.has(&name) { clean(&name, 100) } else { "(unknown)".into() };
+                tracing::warn!(client = %ip, user, "login failed: user name or password is wrong");
                 let wait = WRONG_LOGIN * (self.session.failed_logins() + 1);
                 let late = async {
                     sleep(wait).await;
@@ -376,6 +380,16 @@ impl Connection<'_> {
         let (end, mut nothing) = (Instant::now() + LINGER, [0; 4096]);
         while let Ok(1..) = outside(self.door, &self.seat, false, end, self.stream.read(&mut nothing)).await {}
     }
+}
+
+/// Reads what has come, as far as there is room for it.
+async fn read(stream: &mut Stream, input: &mut Input, room: usize) -> io::Result<usize> {
+    let count = match input.space(room) {
+        Space::Grows(buffer) => return stream.read_buf(buffer).await,
+        Space::Stays(room) => stream.read(room).await?,
+    };
+    input.filled(count);
+    Ok(count)
 }
 
 /// Waits for the client, until `deadline`, or until others need its place, or until the relay stops where it `may_leave`.

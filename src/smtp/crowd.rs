@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,13 @@ const CROWDED: usize = 80;
 
 /// How long a client may say nothing then.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// Before others are served in its place, a new client has so long to say something,
+const WELCOME: Duration = Duration::from_millis(50);
+
+/// and, if it has, so long to hand in a message, with no pause longer than this.
+const FIRST_MAIL: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// It is not waited for: we are at work for it.
 const AT_WORK: u64 = u64::MAX;
@@ -35,9 +42,17 @@ struct Place {
     is_cut: AtomicBool,
     /// Since when we wait for the client to get on, in milliseconds after the beginning; or [`AT_WORK`].
     waits_since: AtomicU64,
-    /// It has handed in a message, or logged in.
-    proven: AtomicBool,
+    /// When it came, in the same way.
+    entered: AtomicU64,
+    /// What it has shown so far.
+    merit: AtomicU8,
 }
+
+/// It has said a whole command.
+const HAS_SPOKEN: u8 = 1;
+
+/// It has handed in a message, or logged in.
+const HAS_PROVEN: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Register {
@@ -58,9 +73,9 @@ pub struct Seat {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// This client has all of its own, and each is at work.
+    /// This client has all of its own, and mail comes in through each.
     Client,
-    /// Somebody is about to leave, or everybody is at work.
+    /// Somebody is about to leave, or will be soon.
     Everywhere,
 }
 
@@ -71,7 +86,8 @@ impl Crowd {
             called: Notify::new(),
             is_cut: AtomicBool::new(false),
             waits_since: AtomicU64::new(AT_WORK),
-            proven: AtomicBool::new(false),
+            entered: AtomicU64::new(0),
+            merit: AtomicU8::new(0),
         };
         let register = Register { free: (0..places).rev().collect(), who: vec![None; places], count: HashMap::new() };
         Arc::new(Self {
@@ -89,16 +105,19 @@ impl Crowd {
         let client = network(ip);
         let mut register = self.register();
         if register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
-            let mine = |place: &usize| register.who[*place] == Some(client);
-            return Err(if self.cut_one(mine) { Full::Everywhere } else { Full::Client });
+            let mine: Vec<_> = (0..self.places.len()).filter(|place| register.who[*place] == Some(client)).collect();
+            let all_at_work = mine.iter().all(|place| self.places[*place].is_at_work());
+            self.cut_one(mine.into_iter());
+            return Err(if all_at_work { Full::Client } else { Full::Everywhere });
         }
         let Some(place) = register.free.pop() else {
-            self.cut_one(|_| true);
+            self.cut_one(0..self.places.len());
             return Err(Full::Everywhere);
         };
         register.who[place] = Some(client);
         *register.count.entry(client).or_default() += 1;
         drop(register);
+        self.places[place].entered.store(self.now(), Ordering::Relaxed);
         Ok(Seat { crowd: self.clone(), place })
     }
 
@@ -132,18 +151,12 @@ impl Crowd {
         self.places.iter().for_each(|place| place.called.notify_one());
     }
 
-    /// Asks one of these to leave: first of those who have not shown yet that they bring mail, the one that has been silent for
-    /// longest; of the others only who has been silent for long.
-    fn cut_one(&self, among: impl Fn(&usize) -> bool) -> bool {
+    /// Asks one of these to leave: the one that has been silent for longest and is not excused.
+    fn cut_one(&self, among: impl Iterator<Item = usize>) {
         let now = self.now();
-        let rank = |place: &usize| {
-            let place = &self.places[*place];
-            let silence = place.silence(now)?;
-            let proven = place.proven.load(Ordering::Relaxed);
-            (!proven || silence >= SILENCE.as_millis() as u64).then_some((!proven, silence))
-        };
-        let last = (0..self.places.len()).filter(among).filter_map(|place| Some((rank(&place)?, place))).max();
-        last.is_some_and(|(_, place)| self.places[place].cut())
+        if let Some((_, place)) = among.filter_map(|place| Some((self.places[place].burden(now)?, place))).max() {
+            self.places[place].cut();
+        }
     }
 
     fn now(&self) -> u64 {
@@ -162,6 +175,23 @@ impl Place {
         (since != AT_WORK && !self.is_cut.load(Ordering::Relaxed)).then(|| now.saturating_sub(since))
     }
 
+    fn is_at_work(&self) -> bool {
+        self.waits_since.load(Ordering::Relaxed) == AT_WORK
+    }
+
+    /// How long it has been silent, in milliseconds, where that is no excuse for keeping others out.
+    fn burden(&self, now: u64) -> Option<u64> {
+        let silence = self.silence(now)?;
+        let age = now.saturating_sub(self.entered.load(Ordering::Relaxed));
+        let within = |time: u64, limit: Duration| time < limit.as_millis() as u64;
+        let excused = match self.merit.load(Ordering::Relaxed) {
+            0 => within(age, WELCOME),
+            HAS_SPOKEN => within(age, FIRST_MAIL) && within(silence, PAUSE),
+            _ => within(silence, SILENCE),
+        };
+        (!excused).then_some(silence)
+    }
+
     /// True for the first who asks.
     fn cut(&self) -> bool {
         let first = !self.is_cut.swap(true, Ordering::Relaxed);
@@ -176,14 +206,15 @@ impl Seat {
         self.place().waits_since.store(self.crowd.now(), Ordering::Relaxed);
     }
 
-    /// We are at work for it, and it cannot be asked to leave.
+    /// It has said a whole command. We are at work for it now, and it is not asked to leave.
     pub fn works(&self) {
         self.place().waits_since.store(AT_WORK, Ordering::Relaxed);
+        self.place().merit.fetch_max(HAS_SPOKEN, Ordering::Relaxed);
     }
 
     /// It has shown that it brings mail.
     pub fn proves(&self) {
-        self.place().proven.store(true, Ordering::Relaxed);
+        self.place().merit.fetch_max(HAS_PROVEN, Ordering::Relaxed);
     }
 
     /// Until somebody wants the session; it may be for nothing.
@@ -208,7 +239,7 @@ impl Drop for Seat {
         // Nobody else has it yet, so that what was meant for the old session does not reach the next one.
         let state = &crowd.places[*place];
         state.is_cut.store(false, Ordering::Relaxed);
-        state.proven.store(false, Ordering::Relaxed);
+        state.merit.store(0, Ordering::Relaxed);
         state.waits_since.store(AT_WORK, Ordering::Relaxed);
         if let Some(client) = register.who[*place].take()
             && let Some(count) = register.count.get_mut(&client)

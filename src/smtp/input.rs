@@ -1,8 +1,12 @@
 //! Bytes from a client, cut into command lines and messages, with memory that stays within bounds whatever comes.
 //! Never reads a socket itself, never looks at what a line means.
 
+use std::io;
+
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::{memchr, memmem};
+
+use crate::mail::Pages;
 
 /// The longest command line, CRLF included. RFC 5321 asks for 512 and more where extensions add to it.
 pub const MAX_LINE: usize = 4096;
@@ -13,7 +17,9 @@ pub const MAX_SKIPPED: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Input {
     buffer: BytesMut,
-    /// Bytes at the start of `buffer` that hold no line end (commands) or no end of data (message).
+    /// A large message that is coming in; `buffer` is empty then.
+    pages: Option<Pages>,
+    /// Bytes at the start that hold no line end (commands) or no end of data (message).
     searched: usize,
     /// How much of an overlong line has been thrown away.
     skipped: usize,
@@ -23,6 +29,18 @@ pub struct Input {
 
 /// A message of more bytes gives its memory back when it goes, not when the next one comes.
 const LARGE: usize = 32 << 10;
+
+/// Room behind a message of the largest size for what comes with its end.
+const BEHIND: usize = 64 << 10;
+
+/// Where the next bytes go.
+#[derive(Debug)]
+pub enum Space<'a> {
+    /// They are appended.
+    Grows(&'a mut BytesMut),
+    /// They are put there, and [`Input::filled`] is told how many came.
+    Stays(&'a mut [u8]),
+}
 
 /// What may be the beginning of the end of data.
 const KEPT: usize = END.len() - 1;
@@ -58,9 +76,36 @@ pub enum Data {
 
 impl Input {
     /// Where the next bytes from the socket go, with room for `room` bytes.
-    pub fn space(&mut self, room: usize) -> &mut BytesMut {
-        self.buffer.reserve(room);
-        &mut self.buffer
+    pub fn space(&mut self, room: usize) -> Space<'_> {
+        match &mut self.pages {
+            Some(pages) => Space::Stays(pages.space(room)),
+            None => {
+                self.buffer.reserve(room);
+                Space::Grows(&mut self.buffer)
+            }
+        }
+    }
+
+    /// So many bytes came.
+    pub fn filled(&mut self, count: usize) {
+        if let Some(pages) = &mut self.pages {
+            pages.filled(count);
+        }
+    }
+
+    /// Moves a message that is coming in, and is at most `limit` bytes long, into pages of its own.
+    pub fn spread(&mut self, limit: usize) -> io::Result<()> {
+        if self.pages.is_none() {
+            let mut pages = Pages::with_room(limit.max(self.buffer.len()).saturating_add(END.len() + BEHIND))?;
+            pages.extend(&self.buffer);
+            self.buffer = BytesMut::new();
+            self.pages = Some(pages);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.pages.as_ref().map_or(&self.buffer, Pages::bytes)
     }
 
     /// Something came in that was not asked for yet.
@@ -70,15 +115,16 @@ impl Input {
 
     /// How much that is, in bytes.
     pub fn waiting(&self) -> usize {
-        self.buffer.len()
+        self.bytes().len()
     }
 
     /// Throws the message away that is coming in, and what still comes of it.
     pub fn drain(&mut self) {
         self.drained = true;
         // With a copy, for what is only cut off keeps its memory.
-        let kept = self.buffer.len().saturating_sub(KEPT);
-        self.buffer = BytesMut::from(&self.buffer[kept..]);
+        let bytes = self.bytes();
+        self.buffer = BytesMut::from(&bytes[bytes.len().saturating_sub(KEPT)..]);
+        self.pages = None;
         self.searched = self.buffer.len();
     }
 
@@ -118,22 +164,20 @@ impl Input {
     /// A message of more than `limit` bytes is read to its end and thrown away, with flat memory.
     pub fn data(&mut self, limit: usize) -> Data {
         // The CRLF of the line `DATA` counts: a dot straight after 354 ends an empty message.
-        if self.searched < 3 && !self.drained && self.buffer.starts_with(b".\r\n") {
+        if self.searched < 3 && !self.drained && self.bytes().starts_with(b".\r\n") {
+            drop(self.cut(0));
             self.buffer.advance(3);
             return Data::Whole(Bytes::new());
         }
         let from = self.searched.saturating_sub(KEPT);
-        if let Some(at) = memmem::find(&self.buffer[from..], END) {
-            let message = self.buffer.split_to(from + at + 2);
+        if let Some(at) = memmem::find(&self.bytes()[from..], END) {
+            let message = self.cut(from + at + 2);
             self.buffer.advance(3);
             self.searched = 0;
-            if message.len() > LARGE {
-                self.buffer = BytesMut::from(&self.buffer[..]);
-            }
             let too_large = std::mem::take(&mut self.drained) || message.len() > limit;
-            return if too_large { Data::TooLarge } else { Data::Whole(message.freeze()) };
+            return if too_large { Data::TooLarge } else { Data::Whole(message) };
         }
-        self.searched = self.buffer.len();
+        self.searched = self.waiting();
         if self.drained {
             self.buffer.advance(self.searched.saturating_sub(KEPT));
             self.searched = self.buffer.len();
@@ -142,27 +186,56 @@ impl Input {
         }
         Data::Partial
     }
+
+    /// The first `len` bytes; the others stay.
+    fn cut(&mut self, len: usize) -> Bytes {
+        if let Some(mut pages) = self.pages.take() {
+            self.buffer.extend_from_slice(&pages.bytes()[len..]);
+            pages.truncate(len);
+            return pages.freeze();
+        }
+        let message = self.buffer.split_to(len);
+        if len > LARGE {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        message.freeze()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Feeds the bytes in all ways of cutting them in two, and byte by byte.
+    fn put(input: &mut Input, bytes: &[u8]) {
+        match input.space(bytes.len()) {
+            Space::Grows(buffer) => buffer.extend_from_slice(bytes),
+            Space::Stays(room) => {
+                room[..bytes.len()].copy_from_slice(bytes);
+                input.filled(bytes.len());
+            }
+        }
+    }
+
+    /// Feeds the bytes in all ways of cutting them in two, and byte by byte, without and with pages.
     fn data_however_cut(bytes: &[u8], limit: usize) -> Vec<(Data, Vec<u8>)> {
-        let feed = |pieces: Vec<&[u8]>| {
+        let feed = |pieces: Vec<&[u8]>, spread: bool| {
             let mut input = Input::default();
             let mut found = Data::Partial;
             for piece in pieces {
-                input.space(piece.len()).extend_from_slice(piece);
+                if spread && !input.is_drained() && found == Data::Partial {
+                    input.spread(limit).unwrap();
+                }
+                put(&mut input, piece);
                 if found == Data::Partial {
                     found = input.data(limit);
                 }
             }
             (found, input.buffer.to_vec())
         };
-        let mut results: Vec<_> = (0..=bytes.len()).map(|at| feed(vec![&bytes[..at], &bytes[at..]])).collect();
-        results.push(feed(bytes.chunks(1).collect()));
+        let cuts = (0..=bytes.len()).flat_map(|at| [(at, false), (at, true)]);
+        let mut results: Vec<_> = cuts.map(|(at, spread)| feed(vec![&bytes[..at], &bytes[at..]], spread)).collect();
+        results.push(feed(bytes.chunks(1).collect(), false));
+        results.push(feed(bytes.chunks(1).collect(), true));
         results
     }
 
@@ -208,7 +281,7 @@ mod tests {
         }
         let mut input = Input::default();
         for _ in 0..100 {
-            input.space(100).extend_from_slice(&[b'x'; 100]);
+            put(&mut input, &[b'x'; 100]);
             assert_eq!(input.data(50), Data::Partial);
             assert!(input.buffer.len() <= 4);
         }
@@ -217,12 +290,12 @@ mod tests {
     #[test]
     fn what_is_drained_gives_its_memory_back_and_ends_where_it_ends() {
         let mut input = Input::default();
-        input.space(1 << 20).extend_from_slice(&[b'x'; 1 << 20]);
-        input.space(0).extend_from_slice(b"\r\n.");
+        put(&mut input, &[b'x'; 1 << 20]);
+        put(&mut input, b"\r\n.");
         assert_eq!(input.data(2 << 20), Data::Partial);
         input.drain();
         assert!(input.buffer.capacity() < 100);
-        input.space(0).extend_from_slice(b"\r\nQUIT\r\n");
+        put(&mut input, b"\r\nQUIT\r\n");
         assert_eq!(input.data(2 << 20), Data::TooLarge);
         assert_eq!(input.line(MAX_LINE), Line::Whole("QUIT".into()));
         assert!(!input.is_drained());
@@ -231,8 +304,8 @@ mod tests {
     #[test]
     fn a_large_message_takes_its_memory_along() {
         let mut input = Input::default();
-        input.space(1 << 20).extend_from_slice(&[b'x'; 1 << 20]);
-        input.space(0).extend_from_slice(b"\r\n.\r\nQ");
+        put(&mut input, &[b'x'; 1 << 20]);
+        put(&mut input, b"\r\n.\r\nQ");
         assert!(matches!(input.data(2 << 20), Data::Whole(_)));
         assert!(input.buffer.capacity() < 100);
         assert_eq!(&input.buffer[..], b"Q");
@@ -241,21 +314,21 @@ mod tests {
     #[test]
     fn lines_are_cut_and_overlong_ones_skipped() {
         let mut input = Input::default();
-        input.space(0).extend_from_slice(b"NOOP\r\nRSET\nQU");
+        put(&mut input, b"NOOP\r\nRSET\nQU");
         assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
         assert_eq!(input.line(MAX_LINE), Line::Bare);
         assert_eq!(input.line(MAX_LINE), Line::Partial);
-        input.space(0).extend_from_slice(b"IT\r\n");
+        put(&mut input, b"IT\r\n");
         assert_eq!(input.line(MAX_LINE), Line::Whole("QUIT".into()));
         for _ in 0..3 {
-            input.space(0).extend_from_slice(&[b'x'; 3000]);
+            put(&mut input, &[b'x'; 3000]);
             assert_eq!(input.line(MAX_LINE), Line::Partial);
         }
-        input.space(0).extend_from_slice(b"\r\nNOOP\r\n");
+        put(&mut input, b"\r\nNOOP\r\n");
         assert_eq!(input.line(MAX_LINE), Line::TooLong);
         assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
         let endless = (0..30).any(|_| {
-            input.space(0).extend_from_slice(&[b'x'; 3000]);
+            put(&mut input, &[b'x'; 3000]);
             assert!(input.buffer.len() < 8000);
             input.line(MAX_LINE) == Line::Endless
         });

@@ -13,7 +13,7 @@ mod session;
 mod stream;
 
 pub use auth::{Auth, Credentials, Exchange, Mechanism};
-pub use certificate::{Certificate, watch};
+pub use certificate::Certificate;
 pub use command::{Command, Mail};
 pub use crowd::Crowd;
 pub use input::{Data, Input, Line};
@@ -40,7 +40,7 @@ use crowd::{Full, Seat};
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Whoever waits for a place looks so often, should it have been given to somebody else.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How often it is looked for silent clients.
 const KEEP_ORDER: Duration = Duration::from_secs(1);

@@ -350,3 +350,91 @@ impl Session {
         if self.errors >= self.limits.errors { Step::Close(Reply::TOO_MANY_ERRORS) } else { Step::Say(reply) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::auth::Mechanism;
+    use super::*;
+
+    fn session(access: Access) -> Session {
+        let limits = Limits { message_size: 1000, header_size: 1000, recipients: 10, errors: 20, idle_commands: 100 };
+        Session::new("relay.test".into(), [192, 168, 1, 7].into(), limits, access)
+    }
+
+    fn say(session: &mut Session, line: &str) -> Step {
+        session.command(Command::parse(line.as_bytes()), || Id::new(1, 2))
+    }
+
+    fn code(step: &Step) -> u16 {
+        match step {
+            Step::Say(reply) | Step::Close(reply) => reply.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a client hears that comes from another machine, by what the relay has; dialogues come from this one.
+    #[test]
+    fn another_machine_encrypts_and_logs_in_before_it_sends() {
+        let trusted = Access { trusted: true, ..Access::default() };
+        let login = Access { login: true, tls: true, ..Access::default() };
+        let tls_first = Access { tls_first: true, tls: true, ..trusted };
+        for (access, encrypted, mail, auth) in [
+            (trusted, false, 250, 502),
+            (tls_first, false, 530, 502),
+            (tls_first, true, 250, 502),
+            (login, false, 530, 538),
+            (login, true, 530, 334),
+            (Access { tls_first: true, ..login }, false, 530, 538),
+            (Access { tls_first: true, trusted: true, ..login }, true, 250, 334),
+            (Access { local: true, tls: false, ..login }, false, 530, 334),
+        ] {
+            let mut session = session(access);
+            if encrypted {
+                session.encrypted();
+            }
+            say(&mut session, "EHLO tool");
+            assert_eq!(code(&say(&mut session, "AUTH PLAIN")), auth, "{access:?} {encrypted}");
+            let _ = session.response(Ok(b"*"));
+            assert_eq!(code(&say(&mut session, "MAIL FROM:<a@b.example>")), mail, "{access:?} {encrypted}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_said_in_the_clear_counts_as_encrypted() {
+        let mut session = session(Access { login: true, tls: true, local: true, ..Access::default() });
+        say(&mut session, "EHLO in-the-clear");
+        let user = Arc::new(User::new("tool", None));
+        assert_eq!(code(&session.logged_in(Login::Ok(user.clone()))), 235);
+        say(&mut session, "MAIL FROM:<a@b.example>");
+        assert_eq!(say(&mut session, "STARTTLS"), Step::Encrypt);
+        session.encrypted();
+        assert!(session.envelope().is_none());
+        // No name, no EHLO, no login.
+        assert_eq!(code(&say(&mut session, "AUTH PLAIN")), 503);
+        say(&mut session, "EHLO tool");
+        assert_eq!(code(&say(&mut session, "MAIL FROM:<a@b.example>")), 530);
+        assert_eq!(code(&say(&mut session, "STARTTLS")), 503);
+        assert_eq!(code(&session.logged_in(Login::Ok(user))), 235);
+        say(&mut session, "MAIL FROM:<a@b.example>");
+        let client = &session.envelope().unwrap().client;
+        assert_eq!((client.encrypted, client.user.as_deref(), &*client.helo), (true, Some("tool"), "tool"));
+    }
+
+    #[test]
+    fn a_password_that_is_wrong_again_and_again_ends_the_session() {
+        let mut session = session(Access { login: true, local: true, ..Access::default() });
+        say(&mut session, "EHLO tool");
+        let auth = Auth { mechanism: Mechanism::Login, initial: Some("dG9vbA==".into()) };
+        let step = session.command(Ok(Command::Auth(auth)), || Id::new(1, 2));
+        assert_eq!(step, Step::Say(Reply::ASK_PASSWORD));
+        assert!(session.in_exchange());
+        let Step::LogIn(Credentials { name, password }) = session.response(Ok(b"d3Jvbmc=")) else { panic!("no login") };
+        assert_eq!((name.as_str(), &password[..]), ("tool", &b"wrong"[..]));
+        assert!(!session.in_exchange());
+        let heard: Vec<_> = (0..3).map(|_| session.logged_in(Login::Wrong)).collect();
+        assert_eq!(
+            heard,
+            [Step::Say(Reply::WRONG_LOGIN), Step::Say(Reply::WRONG_LOGIN), Step::Close(Reply::TOO_MANY_LOGINS)]
+        );
+    }
+}

@@ -7,7 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rustix::fs::OFlags;
+
+use crate::mail::{Pages, WORTHWHILE};
 
 /// A folder that is ours alone.
 #[derive(Debug)]
@@ -84,15 +87,22 @@ impl Folder {
     }
 
     /// A plain file's content, if it is no longer than `cap` bytes.
-    pub fn read(&self, name: &str, cap: u64) -> io::Result<Vec<u8>> {
+    pub fn read(&self, name: &str, cap: u64) -> io::Result<Bytes> {
         let mut file = options().read(true).open(self.path.join(name))?;
         let meta = file.metadata()?;
         if !meta.is_file() || meta.len() > cap {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "is not a plain file of a sound size"));
         }
-        let mut content = Vec::with_capacity(meta.len() as usize);
+        let size = meta.len() as usize;
+        if size >= WORTHWHILE {
+            let mut content = Pages::with_room(size)?;
+            file.read_exact(content.space(size))?;
+            content.filled(size);
+            return Ok(content.freeze());
+        }
+        let mut content = Vec::with_capacity(size);
         file.read_to_end(&mut content)?;
-        Ok(content)
+        Ok(content.into())
     }
 
     /// No error where it is gone already.
@@ -183,7 +193,7 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(folder.path()), 0o700);
         folder.create("x", &[b"a", b"", b"b"]).unwrap();
-        assert_eq!((mode(&folder.path().join("x")), folder.read("x", 2).unwrap()), (0o600, b"ab".to_vec()));
+        assert_eq!((mode(&folder.path().join("x")), folder.read("x", 2).unwrap()), (0o600, Bytes::from("ab")));
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         Folder::open(folder.path()).unwrap();
         assert_eq!(mode(folder.path()), 0o700);
@@ -199,7 +209,7 @@ mod tests {
         assert!(folder.read("l", 10).is_err());
         assert!(folder.create("l", &[b"x"]).is_err());
         folder.replace("l", &[b"new"]).unwrap();
-        assert_eq!(folder.read("l", 10).unwrap(), b"new");
+        assert_eq!(folder.read("l", 10).unwrap(), "new");
         assert_eq!(std::fs::read_to_string(home.path().join("secret")).unwrap(), "s");
         assert!(folder.read("l", 2).is_err());
         assert!(folder.create("l", &[b"x"]).is_err());

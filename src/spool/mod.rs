@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use humantime_serde::re::humantime::format_duration;
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
@@ -354,7 +355,7 @@ impl Spool {
     /// Learns from what an attempt came to how the host is. Whoever set out to send must come back here, for others wait for
     /// what it finds.
     pub fn note_host(&self, outcomes: &[(usize, Outcome)]) {
-        use crate::mail::Stage::{Data, Mail, OptOut};
+        use crate::mail::Stage::{Data, Login, Mail, OptOut};
         let telling = outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| outcome.status().stage != OptOut);
         if let (true, Some(Outcome::Delivered(_))) = (self.steady.load(Ordering::Relaxed), telling) {
             return;
@@ -364,6 +365,11 @@ impl Spool {
         let (news, more) = match telling {
             // Nobody was left to send it to, so others may ask.
             None => (false, schedule.stop_asking(None)),
+            Some(Outcome::Deferred(status)) if status.stage == Login => {
+                let wait = schedule.login_is_refused(Instant::now());
+                drop(schedule);
+                return wait.into_iter().for_each(|wait| tell_of_login(&status.text, wait));
+            }
             Some(outcome) if outcome.host_is_away() => {
                 if schedule.host_is_away(Instant::now()) {
                     tracing::warn!("the mail host is out of reach: mail is held until it is back");
@@ -405,6 +411,12 @@ impl Spool {
         count
     }
 
+    /// Whatever kept the host away may be over: asks now.
+    pub fn ask_again(&self) {
+        self.locked().ask_again(Instant::now());
+        self.changed.notify_one();
+    }
+
     /// Forgets a message, unless an attempt is under way. Blocks.
     pub fn forget(self: &Arc<Self>, id: Id) -> io::Result<Forgotten> {
         let turn = {
@@ -436,6 +448,14 @@ impl Spool {
         // Nothing below panics with the lock held.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Once for each login that was refused, not for each message that waits for it.
+fn tell_of_login(said: &str, wait: Duration) {
+    let wait = format_duration(wait);
+    tracing::error!(
+        "{said}: mail is held, and the login is tried again in {wait}\nhint: see to `upstream.user` and its password; a password file that was changed is tried at once, and so is `optout-relay spool retry`"
+    );
 }
 
 /// Time that passed while nobody ran, as far as it counts.

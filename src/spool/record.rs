@@ -287,8 +287,9 @@ struct WrittenStatus {
 }
 
 /// The stages by the names that they have in the record.
-const STAGES: [(&str, Stage); 8] = [
+const STAGES: [(&str, Stage); 9] = [
     ("connect", Stage::Connect),
+    ("login", Stage::Login),
     ("mail", Stage::Mail),
     ("rcpt", Stage::Recipient),
     ("data", Stage::Data),

@@ -54,6 +54,11 @@ impl Rhythm {
         doubled(PROBE_FIRST.min(self.first), failures).min(PROBE_MAX).min(self.max)
     }
 
+    /// Like that of a message: hosts lock accounts for which they hear a wrong password again and again.
+    fn login_wait(&self, refusals: u32) -> Duration {
+        doubled(self.first, refusals).min(self.max)
+    }
+
     fn retries(&self) -> usize {
         (self.at_once / 2).max(1)
     }
@@ -156,9 +161,12 @@ struct Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
     Up,
-    /// Out of reach, and not asked before `probe_at`.
+    /// Out of reach, or it does not take our login; not asked before `probe_at`.
     Away {
+        /// How often it was out of reach since it last spoke; none where it is the login that keeps us out.
         failures: u32,
+        /// How often it has refused the login since it last took it.
+        refusals: u32,
         probe_at: Instant,
         asked: Option<Asked>,
     },
@@ -268,7 +276,7 @@ impl Schedule {
                     return Next::Attempt(id);
                 }
             }
-            Host::Away { failures, probe_at, asked } => {
+            Host::Away { failures, refusals, probe_at, asked } => {
                 let free = asked.is_none_or(|asked| asked.until <= now);
                 if free
                     && probe_at <= now
@@ -276,7 +284,7 @@ impl Schedule {
                 {
                     self.take(id, fresh);
                     let asked = Some(Asked { until: now + PROBE_LASTS, by: Some(id) });
-                    self.host = Host::Away { failures, probe_at, asked };
+                    self.host = Host::Away { failures, refusals, probe_at, asked };
                     return Next::Attempt(id);
                 }
                 if let Some(&(at, id)) = self.notices.first()
@@ -334,11 +342,11 @@ impl Schedule {
     pub fn may_try(&mut self, now: Instant) -> bool {
         match self.host {
             Host::Up => true,
-            Host::Away { failures, probe_at, asked } => {
+            Host::Away { failures, refusals, probe_at, asked } => {
                 let tries = probe_at <= now && asked.is_none_or(|asked| asked.until <= now);
                 if tries {
                     let asked = Some(Asked { until: now + PROBE_LASTS, by: None });
-                    self.host = Host::Away { failures, probe_at, asked };
+                    self.host = Host::Away { failures, refusals, probe_at, asked };
                 }
                 tries
             }
@@ -359,16 +367,30 @@ impl Schedule {
         match self.host {
             // Others had set out before it was known: they tell nothing new.
             Host::Away { probe_at, asked: None, .. } if probe_at > now => false,
-            Host::Away { failures, .. } => {
+            Host::Away { failures, refusals, .. } => {
                 let probe_at = now + self.rhythm.probe_wait(failures + 1);
-                self.host = Host::Away { failures: failures + 1, probe_at, asked: None };
+                self.host = Host::Away { failures: failures + 1, refusals, probe_at, asked: None };
                 false
             }
             Host::Up => {
-                self.host = Host::Away { failures: 1, probe_at: now + self.rhythm.probe_wait(1), asked: None };
+                self.host = Host::Away { failures: 1, refusals: 0, probe_at: now + self.rhythm.probe_wait(1), asked: None };
                 true
             }
         }
+    }
+
+    /// The host is there and does not take our login. How long nobody tries it again; `None` where that was known.
+    pub fn login_is_refused(&mut self, now: Instant) -> Option<Duration> {
+        self.retries.room = 1;
+        let refusals = match self.host {
+            // Others had set out before it was known: they tell nothing new.
+            Host::Away { failures: 0, probe_at, asked: None, .. } if probe_at > now => return None,
+            Host::Away { refusals, .. } => refusals + 1,
+            Host::Up => 1,
+        };
+        let wait = self.rhythm.login_wait(refusals);
+        self.host = Host::Away { failures: 0, refusals, probe_at: now + wait, asked: None };
+        Some(wait)
     }
 
     /// The host took or refused a message: it is there. The first value tells whether that is news, the second whether
@@ -397,10 +419,15 @@ impl Schedule {
                 self.wait(*id, age, Due { at: due.at.min(now), ..due });
             }
         }
-        if let Host::Away { failures, .. } = self.host {
-            self.host = Host::Away { failures, probe_at: now, asked: None };
-        }
+        self.ask_again(now);
         ids.len()
+    }
+
+    /// Whatever kept the host away may be over.
+    pub fn ask_again(&mut self, now: Instant) {
+        if let Host::Away { failures, refusals, .. } = self.host {
+            self.host = Host::Away { failures, refusals, probe_at: now, asked: None };
+        }
     }
 }
 
@@ -493,6 +520,50 @@ mod tests {
         assert_eq!(asked, [0, 5, 15, 35, 65, 95, 125, 155]);
         assert_eq!(schedule.host_is_there(), (true, true));
         assert_eq!(started(&mut schedule, now).len(), 2);
+    }
+
+    #[test]
+    fn a_login_that_is_refused_is_tried_ever_more_rarely_and_when_somebody_asks_for_it() {
+        let start = Instant::now();
+        let mut schedule = queue(100, start);
+        let mut now = start;
+        let mut asked = Vec::new();
+        while now < start + 200 * MINUTE {
+            match schedule.next(now) {
+                Next::Attempt(id) => {
+                    asked.push((now - start).as_secs() / 60);
+                    assert_eq!(started(&mut schedule, now), [], "one at a time");
+                    let age = schedule.age(id).unwrap();
+                    assert!(schedule.login_is_refused(now).is_some());
+                    // Whoever had set out at the same time.
+                    assert_eq!((schedule.login_is_refused(now), schedule.host_is_away(now)), (None, false));
+                    assert!(!schedule.start_fresh(self::id(5000), 1, now) && !schedule.may_try(now + 4 * MINUTE));
+                    schedule.wait(id, age, due(now));
+                }
+                Next::Wait(at) => now = at.unwrap(),
+                Next::Notice(_) => panic!("nothing is to be told yet"),
+            }
+        }
+        assert_eq!(asked, [0, 5, 15, 35, 75, 142]);
+        schedule.hurry(None, now);
+        assert_eq!(started(&mut schedule, now).len(), 1);
+        assert_eq!(schedule.login_is_refused(now), Some(67 * MINUTE), "that it was asked for forgets nothing");
+        assert_eq!(schedule.host_is_there(), (true, true));
+        assert_eq!(schedule.login_is_refused(now), Some(5 * MINUTE));
+    }
+
+    #[test]
+    fn a_host_that_comes_and_goes_does_not_hear_the_login_more_often_for_it() {
+        let now = Instant::now();
+        let mut schedule = queue(2, now);
+        schedule.host_is_away(now);
+        // Somebody else had got through.
+        assert_eq!(schedule.login_is_refused(now), Some(5 * MINUTE));
+        let later = now + 5 * MINUTE;
+        assert_eq!(started(&mut schedule, later).len(), 1);
+        schedule.host_is_away(later);
+        assert!(!schedule.may_try(later + 4 * SECOND) && schedule.may_try(later + 5 * SECOND));
+        assert_eq!(schedule.login_is_refused(later + 5 * SECOND), Some(10 * MINUTE));
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Shelf {
     fn open_record(&self, id: Id) -> Result<(Record, Bytes), Unusable> {
         let (form, content) = under_its_name(id, |form, name| {
             let cap = if form == Form::New { u64::MAX } else { MAX_RECORD };
-            self.folder.read(name, cap).map(Bytes::from)
+            self.folder.read(name, cap)
         })?;
         let (record, rest) = parted(form, content)?;
         if record.envelope.id == id { Ok((record, rest)) } else { Err(Unusable::NotItsOwn) }
@@ -145,7 +145,7 @@ impl Shelf {
         let (record, rest) = self.open_record(id)?;
         let mut bytes = match record.form {
             Form::New => rest,
-            Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?.into(),
+            Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?,
         };
         if bytes.len() as u64 != record.size || record.trace > record.size {
             return Err(Unusable::Cut);

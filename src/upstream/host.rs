@@ -1,5 +1,5 @@
 //! The SMTP host behind us, and the connections to it that are kept. Never holds more of them than allowed, never
-//! gives out one that is known to be dead.
+//! gives out one that is known to be dead, never lets many say a password that the host may not take.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, stopped};
+use super::login::Login;
+use super::secret::Secret;
 use super::transaction::transact;
 use super::{Load, Sent, To};
 use crate::mail::{Stage, Status};
@@ -50,15 +52,6 @@ pub enum Security {
     Tls(TlsConnector),
 }
 
-/// User and password. Never printed.
-#[derive(Clone)]
-pub struct Secret {
-    /// User name.
-    pub user: String,
-    /// Password.
-    pub password: String,
-}
-
 /// The host and its kept connections.
 pub struct Host {
     settings: Settings,
@@ -67,6 +60,7 @@ pub struct Host {
     /// The relay ends now: nobody waits for anything any more.
     cut: CancellationToken,
     kept: Mutex<Vec<Kept>>,
+    login: Login,
 }
 
 struct Kept {
@@ -85,14 +79,15 @@ pub struct Lane<'h> {
 
 impl Host {
     /// Nothing is connected before there is mail.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
         let host = match settings.host.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
             _ => settings.host.clone(),
         };
         let name = format!("{host}:{}", settings.port);
         let places = Semaphore::new(settings.max_connections);
-        Self { settings, name, places, cut: CancellationToken::new(), kept: Mutex::default() }
+        let login = Login::new(settings.secret.take());
+        Self { settings, name, places, cut: CancellationToken::new(), kept: Mutex::default(), login }
     }
 
     /// `host:port`
@@ -114,6 +109,7 @@ impl Host {
     }
 
     async fn lane(&self, fresh: bool) -> Result<Lane<'_>, Status> {
+        let begun = Instant::now();
         let place = tokio::time::timeout(self.settings.data_timeout, self.places.acquire()).await;
         let Ok(Ok(place)) = place else {
             return Err(Status::new(Stage::Connect, 451, "4.4.5 all connections to the mail host are busy"));
@@ -127,9 +123,25 @@ impl Host {
                 return Ok(Lane { host: self, connection: Some(connection), used_before: true, _place: place });
             }
         }
-        // A token of its own: all who wait on one share its lock.
-        let connection = Box::pin(Connection::open(&self.settings, self.cut.child_token())).await?;
+        let connection = self.connect(begun).await?;
         Ok(Lane { host: self, connection: Some(connection), used_before: false, _place: place })
+    }
+
+    /// Whoever had `begun` to wait before another failed to get in has failed with him.
+    async fn connect(&self, begun: Instant) -> Result<Connection, Status> {
+        // A token of its own: all who wait on one share its lock.
+        let open = |secret| Box::pin(Connection::open(&self.settings, secret, self.cut.child_token()));
+        self.login.open(begun, open).await
+    }
+
+    /// The host did not take the login when it was last asked.
+    pub fn refuses_login(&self) -> bool {
+        self.login.refused()
+    }
+
+    /// From here on logs in with this password; false where it is the same as before.
+    pub fn renew(&self, password: String) -> bool {
+        self.login.renew(password)
     }
 
     /// Ends what was not used for long.

@@ -3,15 +3,20 @@
 
 mod connection;
 mod folder;
+mod handshake;
 mod host;
+mod login;
 mod offer;
+mod road;
+mod secret;
 mod tls;
 mod transaction;
 mod wire;
 
 pub use folder::Folder;
-pub use host::{Host, Secret, Security, Settings};
-pub use tls::{TlsError, connector};
+pub use host::{Host, Security, Settings};
+pub use secret::Secret;
+pub use tls::{TlsError, Trust, connector};
 
 use crate::mail::{Mail, Outcome, Status, Wish};
 use crate::optout::Cleared;
@@ -103,6 +108,16 @@ impl Upstream {
         if let Self::Host(host) = self {
             host.cut();
         }
+    }
+
+    /// The host did not take the login when it was last asked.
+    pub fn refuses_login(&self) -> bool {
+        matches!(self, Self::Host(host) if host.refuses_login())
+    }
+
+    /// From here on logs in with this password; false where it is the same as before.
+    pub fn renew_password(&self, password: String) -> bool {
+        matches!(self, Self::Host(host) if host.renew(password))
     }
 
     /// Ends all kept connections.

@@ -190,6 +190,9 @@ fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
     let line = &line[..line.len().min(MAX_REPLY_LINE)];
     let (code, rest) = line.split_at(line.len().min(3));
     let more = rest.first() == Some(&b'-');
+    // No code: then the line is whole, or what stands where a code should would be torn out of it.
+    let is_reply = code.len() < 3 || matches!(code, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']);
+    let (code, text) = if is_reply { (code, rest.get(1..)) } else { (&b"???"[..], Some(line)) };
     let printable = |byte: &u8| if *byte == b' ' || byte.is_ascii_graphic() { *byte } else { b'?' };
     match code {
         // lettre knows codes up to x5z (RFC 5321 4.2.1); what another one means its first digit says.
@@ -197,7 +200,7 @@ fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
         code => out.extend(code.iter().map(printable)),
     }
     out.extend_from_slice(if more { b"-" } else { b" " });
-    match rest.get(1..) {
+    match text {
         // lettre wants a name behind 250, and some hosts say none.
         None | Some([]) => out.extend_from_slice(b"-"),
         Some(text) => out.extend(text.iter().map(printable)),
@@ -340,6 +343,8 @@ mod tests {
             (b"550 \xff\x1b[31m\0\r\n", "550 ??[31m?\r\n", true),
             (b"25\r\n", "25 -\r\n", true),
             (b"\n", " -\r\n", true),
+            (b"hello\r\n", "??? hello\r\n", true),
+            (b"999-hello\r\n", "???-999-hello\r\n", false),
         ] {
             assert_eq!(cleaned(line), (expected.to_owned(), last), "{line:?}");
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use optout_relay::upstream::connector;
+use optout_relay::upstream::{Trust, connector};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::TlsConnector;
 
@@ -15,7 +15,7 @@ pub fn certify(folder: &Path) -> TlsConnector {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("chain.pem"), cert.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
-    connector(Some(&folder.join("chain.pem"))).unwrap()
+    connector(Trust::Ca(&folder.join("chain.pem"))).unwrap()
 }
 
 async fn start(config: &str) -> (Relay, TlsConnector) {

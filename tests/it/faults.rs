@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use optout_relay::mail::{self, Address, Client, Envelope, Id, Mail, Message, Outcome, ReversePath, Status, Wish};
 use optout_relay::optout::{Context, OptOutList, Policy, Title, Verdict, judge};
-use optout_relay::upstream::{self, Load, Secret, Security, Sent, Settings, To, Upstream, connector};
+use optout_relay::upstream::{self, Load, Secret, Security, Sent, Settings, To, Trust, Upstream, connector};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -34,7 +34,7 @@ fn settings(port: u16) -> Settings {
         host: "127.0.0.1".into(),
         port,
         security: Security::None,
-        secret: Some(Secret { user: "seller".into(), password: "geheim".into() }),
+        secret: Some(Secret::new("seller".into(), "geheim".into())),
         hostname: "relay.test".into(),
         // Whoever leaks a place leaks the only one.
         max_connections: 1,
@@ -151,6 +151,7 @@ fn meant(stage: Stage, second: bool, fault: Fault) -> Result<[Ending; 2], Ending
     let sent = ("sent", 250, mail::Stage::Dot);
     Ok(match stage {
         // It is the road or our configuration, whatever the host says.
+        Stage::Auth if fault.code().is_some() => return Err(("deferred", 451, mail::Stage::Login)),
         Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth => return Err(("deferred", 451, mail::Stage::Connect)),
         Stage::Mail => [answered(mail::Stage::Mail); 2],
         // A clear word is for that one; with anything else the connection goes, and with it both.
@@ -177,7 +178,7 @@ async fn one_fault(
     let limit = if fault == Fault::Silent { Duration::from_secs(3) } else { NEVER };
     let mut settings = Settings { timeout: limit, data_timeout: limit, ..settings(host.port) };
     if let Some((ca, _)) = &tls {
-        (settings.host, settings.security) = ("localhost".into(), Security::StartTls(connector(Some(&ca.path())).unwrap()));
+        (settings.host, settings.security) = ("localhost".into(), Security::StartTls(connector(Trust::Ca(&ca.path())).unwrap()));
     }
     let upstream = upstream(settings);
     let came = timeout(PATIENCE, send(&upstream, &TO, "x\r\n")).await.unwrap_or_else(|_| panic!("{place}: no end"));
@@ -306,7 +307,7 @@ async fn waiting(ca: &Ca, offer: &'static [&'static str], stage: Stage) -> (Host
     let host = Host::start(script).await;
     let mut settings = settings(host.port);
     if stage == Stage::StartTls {
-        (settings.host, settings.security) = ("localhost".into(), Security::StartTls(connector(Some(&ca.path())).unwrap()));
+        (settings.host, settings.security) = ("localhost".into(), Security::StartTls(connector(Trust::Ca(&ca.path())).unwrap()));
     }
     (host, upstream(settings))
 }
@@ -392,7 +393,7 @@ async fn a_cut_ends_the_wait_for_a_place_and_for_a_connection() {
     // Connected, and TLS does not begin.
     let ca = Ca::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let security = Security::Tls(connector(Some(&ca.path())).unwrap());
+    let security = Security::Tls(connector(Trust::Ca(&ca.path())).unwrap());
     cut_while_it_waits(upstream(Settings { security, ..settings(listener.local_addr().unwrap().port()) })).await;
 }
 

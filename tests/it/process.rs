@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -72,6 +72,13 @@ impl Shop {
     pub fn serve_to(&self, url: &str) -> Process {
         let mut command = self.command(&["serve"]);
         command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", url);
+        Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
+    }
+
+    /// The same with one more variable.
+    pub fn serve_to_with(&self, url: &str, name: &str, value: &std::path::Path) -> Process {
+        let mut command = self.command(&["serve"]);
+        command.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_UPSTREAM__URL", url).env(name, value);
         Process::start(command.env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]"))
     }
 
@@ -169,9 +176,9 @@ impl Process {
         }
     }
 
-    /// How many files it has open.
-    pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    /// How many files it has open; only root may look into a process that keeps its memory to itself.
+    pub fn open_files(&self) -> Option<usize> {
+        Some(std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?.count())
     }
 
     pub fn count(&self, text: &str) -> usize {
@@ -195,6 +202,21 @@ impl Process {
         let mut out = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         (self.child.wait().unwrap().code().unwrap(), out)
+    }
+
+    /// Sends a signal until it ends by it: a first one may go to a handler that lets the next one through.
+    pub fn die(&mut self, name: &str) -> ExitStatus {
+        loop {
+            self.signal(name);
+            std::thread::sleep(Duration::from_millis(50));
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn stop(&mut self) {

@@ -5,14 +5,16 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use optout_relay::users::{Login, Users, parse};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::config::{announced, files};
 use crate::process::{Shop, told};
-use crate::rig::Logs;
+use crate::rig::{Logs, PATIENCE};
 
 /// What stands in the place of passwords, and must be repeated nowhere.
 const SECRETS: [&str; 2] = ["hunter2", "4711"];
@@ -69,6 +71,8 @@ async fn a_user_is_added_given_another_password_listed_and_removed() {
     let (code, out, talk) = add(&shop, &["other"], "4711\n");
     let stands = "users.toml: stands already, user other\nhint: --replace gives another password\n";
     assert_eq!((code, out.as_str(), talk.as_str()), (1, "", stands));
+    // And nobody has been asked for a password.
+    assert_eq!(shop.run(&["user", "add", "other"]), (1, String::new(), stands.into()));
     assert_eq!(shop.read("users.toml"), before);
     let (code, out, talk) = add(&shop, &["other", "--replace"], "4711\n");
     assert_eq!((code, out.as_str(), talk.as_str()), (0, "users.toml: has another password now, user other\n", ""));
@@ -218,6 +222,8 @@ struct Typist {
     /// Our end of what the command has for standard input.
     terminal: fs::File,
     said: String,
+    /// Goes when the command has ended; until then its patience runs.
+    ended: Sender<()>,
 }
 
 impl Typist {
@@ -229,7 +235,14 @@ impl Typist {
         let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(NOCTTY).open(name).unwrap();
         let mut command = shop.command(&["user", "add", "a"]);
         let child = command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Self { child, keys: fs::File::from(keys), terminal, said: String::new() }
+        let (ended, hears) = channel();
+        let pid = Pid::from_child(&child);
+        std::thread::spawn(move || {
+            if hears.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        Self { child, keys: fs::File::from(keys), terminal, said: String::new(), ended }
     }
 
     /// Waits for a prompt, then types.
@@ -245,8 +258,9 @@ impl Typist {
 
     /// Exit code, everything said, and what the terminal has shown of the keys; it shows them again at the end.
     fn ends(self) -> (i32, String, String) {
-        let Self { child, mut keys, terminal, mut said } = self;
+        let Self { child, mut keys, terminal, mut said, ended } = self;
         let output = child.wait_with_output().unwrap();
+        drop(ended);
         said.extend([output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()));
         let modes = tcgetattr(&terminal).unwrap().local_modes;
         assert!(modes.contains(LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
@@ -254,7 +268,7 @@ impl Typist {
         let mut shown = Vec::new();
         // Its end is told as an error.
         let _ = keys.read_to_end(&mut shown);
-        (output.status.code().unwrap(), said, String::from_utf8(shown).unwrap())
+        (output.status.code().expect("it did not end by itself"), said, String::from_utf8(shown).unwrap())
     }
 }
 
