@@ -136,16 +136,34 @@ class Names(socketserver.BaseRequestHandler):
         socket_.sendto(head + query[12:end] + (answer if is_a else b""), self.client_address)
 
 
-class Host4(socketserver.ThreadingTCPServer):
+class Encrypted(socketserver.ThreadingTCPServer):
     allow_reuse_address, daemon_threads = True, True
+
+    def get_request(self):
+        connection, address = super().get_request()
+        shows = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        shows.load_cert_chain(ETC / "host.pem", "/tmp/host.key")
+        return shows.wrap_socket(connection, server_side=True), address
 
 
 @contextlib.contextmanager
 def host():
-    with Host4(("127.0.0.1", 5870), Host) as server:
+    with Encrypted(("127.0.0.1", 4650), Host) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield
         server.shutdown()
+
+
+def certify(name, certificate, key):
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=CA:FALSE"]
+    kind = ["-x509", "-days", "9", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate)
+
+
+def certify_us(name):
+    """As the README says it should lie there."""
+    certify(name, "/tmp/chain.pem", "/tmp/key.pem")
+    run("install", "-m", "640", "-g", "optout-relay", "/tmp/key.pem", "/tmp/chain.pem", ETC)
 
 
 def the_readme_installs_it():
@@ -209,7 +227,10 @@ def a_group_member_changes_a_list_and_the_relay_still_reads_it():
 
 
 def a_password_that_only_root_can_read():
-    configure('[upstream]\nurl = "smtp://shop@smtp.shop.test:5870"\ntls = "never"\npassword = { credential = "smtp" }\n')
+    certify("smtp.shop.test", ETC / "host.pem", "/tmp/host.key")
+    os.chmod(ETC / "host.pem", 0o644)
+    url = "smtps://shop@smtp.shop.test:4650"
+    configure(f'[upstream]\nurl = "{url}"\nca = "{ETC}/host.pem"\npassword = {{ credential = "smtp" }}\n')
     subprocess.run(["systemctl", "restart", UNIT], capture_output=True)
     says("upstream.password: is empty")
     assert show("ActiveState") == "activating"
@@ -241,14 +262,6 @@ def held_mail_outlives_a_restart():
     assert STATE.stat().st_uid == pwd.getpwnam("optout-relay").pw_uid
 
 
-def certify(name):
-    """A certificate as the README says it should lie there."""
-    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
-    made = ["-keyout", "/tmp/key.pem", "-out", "/tmp/chain.pem"]
-    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9", *subject, *made)
-    run("install", "-m", "640", "-g", "optout-relay", "/tmp/key.pem", "/tmp/chain.pem", ETC)
-
-
 def names_itself(port=2525):
     with smtplib.SMTP("localhost", port, timeout=PATIENCE) as client:
         trusts = ssl.create_default_context(cafile=str(ETC / "chain.pem"))
@@ -258,20 +271,36 @@ def names_itself(port=2525):
 
 
 def a_renewed_certificate_is_in_force_by_itself():
-    certify("old.shop.test")
+    certify_us("old.shop.test")
     configure('[listen]\ncertificate = "chain.pem"\nkey = "key.pem"\n')
     run("systemctl", "restart", UNIT)
     assert names_itself() == "old.shop.test"
-    certify("new.shop.test")
+    certify_us("new.shop.test")
     says("certificate reloaded")
     assert names_itself() == "new.shop.test"
 
 
+def a_tool_with_a_password_of_its_own():
+    configure('[listen]\nusers = "users.toml"\nclients = []\ncertificate = "chain.pem"\nkey = "key.pem"\n')
+    shell("cd /; sudo optout-relay user add feedback-tool", "tea for two\n")
+    user = (ETC / "users.toml").stat()
+    assert user.st_gid == pwd.getpwnam("optout-relay").pw_gid and user.st_mode & 0o777 == 0o640
+    run("systemctl", "restart", UNIT)
+    with smtplib.SMTP("localhost", 2525, timeout=PATIENCE) as client:
+        client.login("feedback-tool", "tea for two")
+        client.sendmail("shop@example.com", ["buyer@example.net"], "Subject: hello\r\n\r\nIt works.\r\n")
+
+
 def one_that_hangs_is_started_anew():
+    configure("")
     drop_in("WatchdogSec=1s\nRestartSec=100ms")
     run("systemctl", "restart", UNIT)
     pid, before = int(show("MainPID")), int(show("NRestarts"))
-    time.sleep(2)
+    # Each of these is told with a sign of life of its own, and all together take longer than the watchdog waits.
+    for _ in range(2):
+        with socket.create_connection(("localhost", 2525)):
+            eventually(lambda: show("StatusText").endswith(" 1 session"), "the session is told")
+        eventually(lambda: show("StatusText").endswith(" 0 sessions"), "its end is told")
     assert int(show("MainPID")) == pid, "it was killed although it lives"
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: int(show("NRestarts")) > before and show("ActiveState") == "active", "it is started anew")
@@ -289,6 +318,7 @@ def a_stop_waits_for_mail_under_way():
     client.mail("shop@example.com")
     stop = subprocess.Popen(["systemctl", "stop", UNIT])
     eventually(lambda: show("ActiveState") == "deactivating", "it stops")
+    # Longer than the unit would wait.
     time.sleep(2.5)
     client.rcpt("late@example.org")
     assert client.data("Subject: late\r\n\r\nx\r\n")[0] == 250
@@ -349,6 +379,7 @@ CHECKS = [
     a_password_that_only_root_can_read,
     held_mail_outlives_a_restart,
     a_renewed_certificate_is_in_force_by_itself,
+    a_tool_with_a_password_of_its_own,
     one_that_hangs_is_started_anew,
     a_stop_waits_for_mail_under_way,
     nobody_is_refused_while_it_is_started_anew,
