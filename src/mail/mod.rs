@@ -11,7 +11,7 @@ mod status;
 mod trace;
 mod xtext;
 
-pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
+pub use address::{Address, AddressError, Key, PlusTags, domain_key, domain_letters, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
 pub use mend::{Mending, NotMended};

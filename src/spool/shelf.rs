@@ -143,17 +143,11 @@ impl Shelf {
     /// The message as it came in, and what is known of it.
     pub fn read(&self, id: Id) -> Result<(Mail, Record), Unusable> {
         let (record, rest) = self.open_record(id)?;
-        let mut bytes = match record.form {
+        let bytes = match record.form {
             Form::New => rest,
             Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?,
         };
-        if bytes.len() as u64 != record.size || record.trace > record.size {
-            return Err(Unusable::Cut);
-        }
-        let sound = |wire| Message::from_wire(wire).filter(|message| !message.ends_early()).ok_or(Unusable::NoMessage);
-        let trace = sound(bytes.split_to(record.trace as usize))?;
-        let message = sound(bytes)?;
-        Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
+        whole(record, bytes)
     }
 
     /// Writes a record anew, in the form `to`: a single file becomes a pair. On failure all is as it was.
@@ -251,6 +245,23 @@ pub fn records(path: &Path, which: Option<Id>) -> io::Result<impl Iterator<Item 
             Ok((form, content)) => Some((id, parted(form, content).map(|(record, _)| record).map_err(|error| error.to_string()))),
         }
     }))
+}
+
+/// What a single file holds, or why it cannot be used.
+pub fn single(content: Bytes) -> Result<(Mail, Record), String> {
+    let read = parted(Form::New, content).map_err(Unusable::from).and_then(|(record, rest)| whole(record, rest));
+    read.map_err(|error| error.to_string())
+}
+
+/// The message of a record, out of the bytes that are held with it.
+fn whole(record: Record, mut bytes: Bytes) -> Result<(Mail, Record), Unusable> {
+    if bytes.len() as u64 != record.size || record.trace > record.size {
+        return Err(Unusable::Cut);
+    }
+    let sound = |wire| Message::from_wire(wire).filter(|message| !message.ends_early()).ok_or(Unusable::NoMessage);
+    let trace = sound(bytes.split_to(record.trace as usize))?;
+    let message = sound(bytes)?;
+    Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
 }
 
 /// The record, and what stands behind it in a single file.
