@@ -177,6 +177,17 @@ impl Session {
         }
     }
 
+    /// Who has logged in.
+    pub fn user(&self) -> Option<&Arc<User>> {
+        self.user.as_ref()
+    }
+
+    /// Whoever has logged in is no user any more.
+    pub fn log_out(&mut self) {
+        self.user = None;
+        self.client.user = None;
+    }
+
     /// The handshake is done: whatever was said before counts no more (RFC 3207 4.2).
     pub fn encrypted(&mut self) {
         self.transaction = None;
