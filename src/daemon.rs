@@ -161,6 +161,7 @@ impl Daemon {
             require_tls: file.listen.require_tls,
             limits: config.limits(),
             timeouts: config.timeouts(),
+            line_endings: file.listen.line_endings,
             crowd: Crowd::new(
                 descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections),
                 file.listen.max_sessions_per_client,

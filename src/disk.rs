@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-pub use document::{EditError, append, cut, cut_tables, edit};
+pub use document::{EditError, append, changed, cut, cut_tables, edit};
 pub use followed::{Followed, LOOK_EVERY, look};
 
 /// Has the folders above `path` on disk: one that its own folder does not know is gone with all that is in it, should the

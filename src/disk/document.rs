@@ -32,15 +32,28 @@ pub fn edit<K, T>(
     let real = fs::canonicalize(path).map_err(unreadable)?;
     let lock = locked(&real).map_err(unreadable)?;
     let text = fs::read_to_string(&real).map_err(unreadable)?;
-    let known = read(path, &text)?;
+    let (changed, result) = changed(path, &text, read, change)?;
+    if changed != text {
+        replace(&real, &lock, changed.as_bytes()).map_err(|e| EditError::Write(path.to_owned(), e))?;
+    }
+    Ok(result)
+}
+
+/// The same with a text in the place of a file; `path` names it in errors.
+pub fn changed<K, T>(
+    path: &Path,
+    text: &str,
+    read: impl Fn(&Path, &str) -> Result<K, Fault>,
+    change: impl FnOnce(&mut DocumentMut, &K) -> T,
+) -> Result<(String, T), Fault> {
+    let known = read(path, text)?;
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| Fault::of_file(path, e.message()))?;
     let result = change(&mut document, &known);
     let changed = document.to_string();
     if changed != text {
         read(path, &changed)?;
-        replace(&real, &lock, changed.as_bytes()).map_err(|e| EditError::Write(path.to_owned(), e))?;
     }
-    Ok(result)
+    Ok((changed, result))
 }
 
 /// Adds one table to the list of them that has this key, at its end.

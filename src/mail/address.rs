@@ -142,6 +142,17 @@ impl fmt::Debug for Address {
     }
 }
 
+impl Key<'_> {
+    /// The texts that a glob is held against, see [`glob_key`]: the key, and the same with letters in its domain.
+    pub fn globbed(&self) -> Vec<String> {
+        let mut texts = vec![self.to_string()];
+        if let Cow::Owned(domain) = domain_letters(self.domain) {
+            texts.push(Key { domain: &domain, ..*self }.to_string());
+        }
+        texts
+    }
+}
+
 /// The key written as a mailbox again, quoted where it must be.
 impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,14 +198,46 @@ fn labels_key(domain: &str) -> String {
     domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect::<Vec<_>>().join(".")
 }
 
-/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key`] shows.
+/// The comparing form of a glob over addresses: `*` and `?` stay, what stands around them becomes what [`Key::globbed`]
+/// shows. A domain with a wildcard has letters in the place of A-labels, which hide what the wildcard stands beside; unless
+/// it stands in one.
 pub fn glob_key(glob: &str) -> String {
     let Some((local, domain)) = glob.rsplit_once('@') else { return lower_nfc(glob) };
-    let bare = unquoted(local);
-    let local = if bare.chars().all(is_atom_or_dot) { &bare } else { local };
-    let label = |label: &str| if label.contains(['*', '?']) { lower_nfc(label) } else { domain_key(label).into_owned() };
-    let domain = domain.strip_suffix(DOTS).unwrap_or(domain);
-    format!("{}@{}", lower_nfc(local), domain.split(DOTS).map(label).collect::<Vec<_>>().join("."))
+    let local = lower_nfc(local);
+    let local = match unquoted(&local) {
+        Cow::Owned(content) => Key { local: &lower_nfc(&content), domain: "" }.to_string(),
+        Cow::Borrowed(_) => local,
+    };
+    let label = |label: &str| match label.contains(WILD) {
+        true => wild_letters(label),
+        false => domain_key(label).into_owned(),
+    };
+    let labels: Vec<_> = domain.strip_suffix(DOTS).unwrap_or(domain).split(DOTS).map(label).collect();
+    let in_a_label = labels.iter().any(|label| label.starts_with("xn--") && label.contains(WILD));
+    let domain = labels.join(".");
+    let letters = domain.contains(WILD) && !in_a_label;
+    format!("{local}@{}", if letters { domain_letters(&domain) } else { domain.into() })
+}
+
+/// What a glob may hold.
+const WILD: [char; 2] = ['*', '?'];
+
+/// Letters as IDNA has them, each by itself, for what stands beside a wildcard need be no label.
+fn wild_letters(label: &str) -> String {
+    let letter = |c: char| if c.is_ascii() { c.into() } else { domain_letters(&domain_key(&c.to_string())).into_owned() };
+    lower_nfc(&label.chars().map(letter).collect::<String>())
+}
+
+/// A domain in comparing form with letters (U-labels) in the place of A-labels.
+pub fn domain_letters(key: &str) -> Cow<'_, str> {
+    if !key.contains("xn--") {
+        return Cow::Borrowed(key);
+    }
+    let label = |label: &str| match idna::domain_to_unicode(label) {
+        (letters, Ok(())) if label.starts_with("xn--") => letters,
+        _ => label.to_owned(),
+    };
+    Cow::Owned(key.split('.').map(label).collect::<Vec<_>>().join("."))
 }
 
 /// What IDNA takes for a dot (RFC 3490 3.1).
@@ -228,8 +271,8 @@ fn is_invisible(c: char) -> bool {
 
 /// A tag that is the whole local part is no tag.
 fn cut_tag(local: &str, tags: PlusTags) -> &str {
-    match (tags, local.find('+')) {
-        (PlusTags::Ignore, Some(plus)) if plus > 0 => &local[..plus],
+    match (tags, local.bytes().skip(1).position(|byte| byte == b'+')) {
+        (PlusTags::Ignore, Some(before)) => &local[..=before],
         _ => local,
     }
 }
@@ -325,6 +368,7 @@ mod tests {
             ("\"a b\"@example.org", "\"a b\"@example.org"),
             ("\"a b+tag\"@example.org", "\"a b\"@example.org"),
             ("+tag@example.org", "+tag@example.org"),
+            ("+buyer+tag@example.org", "+buyer@example.org"),
             ("a..b.@docomo.ne.jp", "a..b.@docomo.ne.jp"),
             ("PostMaster", "postmaster"),
             ("x@[IPv6:2001:DB8::1]", "x@[ipv6:2001:db8::1]"),

@@ -3,6 +3,7 @@
 mod address;
 mod envelope;
 mod heading;
+mod mend;
 mod message;
 mod pages;
 mod piece;
@@ -10,9 +11,10 @@ mod status;
 mod trace;
 mod xtext;
 
-pub use address::{Address, AddressError, Key, PlusTags, domain_key, glob_key};
+pub use address::{Address, AddressError, Key, PlusTags, domain_key, domain_letters, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
+pub use mend::{Mending, NotMended};
 pub use message::{HeaderSection, Message};
 pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;

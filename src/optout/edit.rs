@@ -6,7 +6,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use super::entry::{Attributes, ReadSubject, Subject};
 use super::file::read_toml;
-use crate::disk::{EditError, append, cut, cut_tables, edit};
+use crate::disk::{EditError, append, changed, cut, cut_tables, edit};
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
@@ -17,28 +17,44 @@ pub fn is_editable(path: &Path) -> bool {
 
 /// Adds one table an entry at the end of the list. Returns those that did not stand in it yet.
 pub fn add(path: &Path, subjects: &[Subject], attributes: &Attributes) -> Result<Vec<Subject>, EditError> {
-    edit(path, read, |document, known| {
-        let mut added: Vec<Subject> = Vec::new();
-        for subject in subjects {
-            let stands = |other: &Subject| other.names_the_same(subject, PlusTags::Distinct);
-            if !known.iter().any(stands) && !added.iter().any(stands) {
-                append(document, "opt_out", table(subject, attributes));
-                added.push(subject.clone());
-            }
-        }
-        added
-    })
+    edit(path, read, |document, known| put_in(document, known, subjects, attributes))
 }
 
 /// Takes every entry out that names the same; returns how many there were.
 pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, EditError> {
-    edit(path, read, |document, known| {
-        take_out(document, subject, tags);
-        known.iter().filter(|other| other.names_the_same(subject, tags)).count()
+    edit(path, read, |document, known| take_out(document, known, subject, tags))
+}
+
+/// A change of a list.
+#[derive(Clone, Copy, Debug)]
+pub enum Edit<'a> {
+    /// See [`add`].
+    Add(&'a Subject, &'a Attributes),
+    /// See [`remove`].
+    Remove(&'a Subject, PlusTags),
+}
+
+/// A list as it is after the change, and how many entries were added or taken out; `path` names it in errors.
+pub fn edited(path: &Path, text: &str, by: Edit<'_>) -> Result<(String, usize), Fault> {
+    changed(path, text, read, |document, known| match by {
+        Edit::Add(subject, attributes) => put_in(document, known, std::slice::from_ref(subject), attributes).len(),
+        Edit::Remove(subject, tags) => take_out(document, known, subject, tags),
     })
 }
 
-fn take_out(document: &mut DocumentMut, subject: &Subject, tags: PlusTags) {
+fn put_in(document: &mut DocumentMut, known: &[Subject], subjects: &[Subject], attributes: &Attributes) -> Vec<Subject> {
+    let mut added: Vec<Subject> = Vec::new();
+    for subject in subjects {
+        let stands = |other: &Subject| other.names_the_same(subject, PlusTags::Distinct);
+        if !known.iter().any(stands) && !added.iter().any(stands) {
+            append(document, "opt_out", table(subject, attributes));
+            added.push(subject.clone());
+        }
+    }
+    added
+}
+
+fn take_out(document: &mut DocumentMut, known: &[Subject], subject: &Subject, tags: PlusTags) -> usize {
     let same = |parse: ReadSubject, text: &str| parse(text).is_ok_and(|other| other.names_the_same(subject, tags));
     for (name, parse) in KINDS {
         let short = match name {
@@ -52,6 +68,7 @@ fn take_out(document: &mut DocumentMut, subject: &Subject, tags: PlusTags) {
         let named = |table: &dyn TableLike| table.get(name).and_then(Item::as_str).is_some_and(|text| same(parse, text));
         cut_tables(document, "opt_out", named);
     }
+    known.iter().filter(|other| other.names_the_same(subject, tags)).count()
 }
 
 /// The keys that name somebody, in the long form, each with its reader.
@@ -96,18 +113,8 @@ mod tests {
 
     use super::*;
 
-    fn changed(text: &str, change: impl FnOnce(&mut DocumentMut, &[Subject])) -> String {
-        let mut document: DocumentMut = text.parse().unwrap();
-        let known = read(Path::new("l.toml"), text).unwrap();
-        change(&mut document, &known);
-        let changed = document.to_string();
-        read(Path::new("l.toml"), &changed).unwrap();
-        changed
-    }
-
     fn without(text: &str, name: &str) -> String {
-        let subject = Subject::guess(name).unwrap();
-        changed(text, |document, _| take_out(document, &subject, PlusTags::Ignore))
+        edited(Path::new("l.toml"), text, Edit::Remove(&Subject::guess(name).unwrap(), PlusTags::Ignore)).unwrap().0
     }
 
     #[test]
@@ -130,18 +137,16 @@ mod tests {
 
     #[test]
     fn an_entry_is_added_at_the_end() {
-        let new = || {
-            let attributes =
-                Attributes { since: Some("2026-11-24".into()), reason: Some("asked".into()), ..Attributes::default() };
-            table(&Subject::guess("New@x.example").unwrap(), &attributes)
-        };
+        let new = Subject::guess("New@x.example").unwrap();
+        let attributes = Attributes { since: Some("2026-11-24".into()), reason: Some("asked".into()), ..Attributes::default() };
         let entry = "[[opt_out]]\naddress = \"New@x.example\"\nsince = 2026-11-24\nreason = \"asked\"\n";
         for (before, gap) in [
             ("addresses = []\n", "\n"),
             ("addresses = []\n\n# the end\n", "\n"),
             ("addresses = []\n\n[[opt_out]]\naddress = \"a@x.example\"\n", "\n"),
         ] {
-            assert_eq!(changed(before, |document, _| append(document, "opt_out", new())), format!("{before}{gap}{entry}"));
+            let edited = edited(Path::new("l.toml"), before, Edit::Add(&new, &attributes)).unwrap();
+            assert_eq!(edited, (format!("{before}{gap}{entry}"), 1));
         }
     }
 

@@ -71,6 +71,9 @@ pub enum EntryError {
     /// A glob that could only match everybody, or nobody.
     #[error("{} is not a pattern: it needs an @ and some letters of the address", shown(.0))]
     Pattern(String),
+    /// A glob that fits no address.
+    #[error("{} fits nobody: what stands behind the @ is no domain", shown(.0))]
+    FitsNobody(String),
     /// A glob in the place of an address, where it would stand for nobody.
     #[error("{} is a pattern, not an address", shown(.0))]
     GlobAsAddress(String),
@@ -111,6 +114,7 @@ impl EntryError {
                 "an office program put its own quotes or signs in: write plain ones"
             }
             Self::Hash(_) => "write the kind in front, as in sha256:… or md5:…; other kinds are not known",
+            Self::FitsNobody(_) => "for all subdomains write *@*.example.org, for the domain itself *@example.org",
             Self::Pattern(_) => "as in promo-*@example.com; * is any run of characters, ? is one",
             Self::Action(_) => "write one of them, or nothing to have `opt_out.action`",
             Self::Date(_) => "write 2027-03-31 or 2027-03-31T12:00:00Z",
@@ -127,7 +131,7 @@ impl EntryError {
             Self::Address(..) | Self::GlobAsAddress(_) => Some("address"),
             Self::Domain(_) => Some("domain"),
             Self::Hash(_) => Some("hash"),
-            Self::Pattern(_) => Some("pattern"),
+            Self::Pattern(_) | Self::FitsNobody(_) => Some("pattern"),
             Self::Action(_) => Some("action"),
             Self::Date(_) => Some("until"),
             Self::Senders(_) => Some("senders"),
@@ -231,7 +235,8 @@ impl Subject {
     /// A glob over the whole address.
     pub fn pattern(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
-        glob(text).map(Self::Pattern).ok_or_else(|| EntryError::Pattern(text.into()))
+        let error = if text.contains('@') && has_no_domain(text) { EntryError::FitsNobody } else { EntryError::Pattern };
+        glob(text).map(Self::Pattern).ok_or_else(|| error(text.into()))
     }
 
     /// `sha256:` or `md5:` and hexadecimal digits of either case.
@@ -253,8 +258,14 @@ const NEVER_MEANT: [char; 14] = ['“', '”', '„', '‘', '’', '‚', '«',
 fn glob(text: &str) -> Option<String> {
     let names_some = text.contains(|c: char| c.is_alphanumeric());
     let never = |c: char| c.is_whitespace() || c.is_control() || NEVER_MEANT.contains(&c) || ",;<>".contains(c);
-    let sound = text.contains('@') && names_some && !text.contains(never);
-    (sound && text.len() <= 320).then(|| glob_key(text))
+    let sound = text.len() <= 320 && text.contains('@') && names_some && !text.contains(never);
+    sound.then(|| glob_key(text)).filter(|key| !has_no_domain(key) && !key.contains(never))
+}
+
+/// As in `*@.example.org`: no mailbox has such a domain, whatever the wildcards stand for.
+fn has_no_domain(glob: &str) -> bool {
+    let domain = glob.rsplit_once('@').map_or("", |(_, domain)| domain);
+    domain.split('.').any(str::is_empty) || domain.contains(|c: char| c.is_ascii_punctuation() && !"-_.:[]*?".contains(c))
 }
 
 /// Globs over the sender's address, in comparing form.

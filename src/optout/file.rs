@@ -70,7 +70,8 @@ pub fn read(path: &Path, add: &mut Add<'_>) -> Result<(), Fault> {
     read_from(path, file, add)
 }
 
-fn read_from(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
+/// The same for a list that lies elsewhere; `path` tells its kind, and names it in errors.
+pub fn read_from(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
     match path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("toml") => toml::read(path, source, add),
         Some("txt") => text::read(path, source, add),

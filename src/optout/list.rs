@@ -16,7 +16,7 @@ use wildmatch::WildMatch;
 use super::entry::{Action, Attributes, Kind, Subject, hex};
 use super::table::{Slot, Table};
 use super::{Context, Mode};
-use crate::mail::{Address, Key, PlusTags, ReversePath};
+use crate::mail::{Address, Key, PlusTags, ReversePath, domain_letters};
 
 /// All opt-outs in force at one moment.
 #[derive(Debug, Default)]
@@ -285,10 +285,8 @@ impl OptOutList {
     fn offer_hashes<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
         let tagged = recipient.key(PlusTags::Distinct);
         let mut texts = vec![recipient.as_str().to_lowercase(), key.to_string(), tagged.to_string()];
-        if key.domain.contains("xn--") {
-            let (domain, _) = idna::domain_to_unicode(key.domain);
-            texts.extend([Key { domain: &domain, ..key }.to_string(), Key { domain: &domain, ..tagged }.to_string()]);
-        }
+        let domain = &domain_letters(key.domain);
+        texts.extend([Key { domain, ..key }.to_string(), Key { domain, ..tagged }.to_string()]);
         // Mostly one and the same.
         texts.sort_unstable();
         texts.dedup();
@@ -305,10 +303,10 @@ impl OptOutList {
     }
 
     fn offer_patterns<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &Address, key: Key<'_>) {
-        let mut texts = vec![key.to_string(), recipient.key(PlusTags::Distinct).to_string()];
+        let mut texts: Vec<_> = [key, recipient.key(PlusTags::Distinct)].iter().flat_map(Key::globbed).collect();
         if texts[0].starts_with('"') {
             // Whoever writes a glob does not think of the quotes that a local part needs.
-            texts.push(format!("{}@{}", key.local, key.domain));
+            texts.extend([key.domain, &domain_letters(key.domain)].map(|domain| format!("{}@{domain}", key.local)));
         }
         texts.dedup();
         for pattern in &self.patterns {
@@ -393,8 +391,9 @@ impl<'a> Strictest<'_, 'a> {
         match self.context.sender {
             ReversePath::Null => true,
             ReversePath::Address(sender) => {
-                let (full, bare) = (sender.key(PlusTags::Distinct).to_string(), sender.key(PlusTags::Ignore).to_string());
-                globs.iter().map(|glob| WildMatch::new(glob)).any(|glob| glob.matches(&full) || glob.matches(&bare))
+                let texts: Vec<_> =
+                    [PlusTags::Distinct, PlusTags::Ignore].iter().flat_map(|tags| sender.key(*tags).globbed()).collect();
+                globs.iter().map(|glob| WildMatch::new(glob)).any(|glob| texts.iter().any(|text| glob.matches(text)))
             }
         }
     }

@@ -7,9 +7,9 @@ mod list;
 mod table;
 mod watch;
 
-pub use edit::{add, is_editable, remove};
+pub use edit::{Edit, add, edited, is_editable, remove};
 pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
-pub use file::{Loaded, load, read};
+pub use file::{Loaded, load, read, read_from};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use watch::Lists;
 

@@ -242,7 +242,8 @@ impl Connection<'_> {
         loop {
             match self.input.data(limit) {
                 Data::Whole(wire) => {
-                    return Ok(Message::from_wire(wire).map(|m| m.kept_with(share)).ok_or(Reply::BARE_LINE_ENDS));
+                    self.seat.works();
+                    return Ok(self.door.message(wire, share, limit, self.session.envelope()).await);
                 }
                 Data::TooLarge => return Ok(Err(too_much)),
                 Data::Partial => {}

@@ -25,13 +25,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::memory::Memory;
+use crate::config::file::LineEndings;
+use crate::mail::{Envelope, Message, NotMended, clean};
+use crate::memory::{Memory, NoRoom, Share};
 use crate::relay::Relay;
 use crate::users::Users;
 use crowd::{Full, Seat};
@@ -64,6 +67,8 @@ pub struct Door {
     pub limits: Limits,
     /// How long we wait for a client.
     pub timeouts: Timeouts,
+    /// What becomes of a message whose lines do not end in CR LF.
+    pub line_endings: LineEndings,
     /// Sessions at once; further clients wait in the system's queue.
     pub crowd: Arc<Crowd>,
     /// Room for messages.
@@ -106,6 +111,32 @@ impl Door {
             login: self.users.is_some(),
             local,
         }
+    }
+
+    /// What came between 354 and the final dot as a message that keeps its room, or the reply where it is none.
+    async fn message(&self, wire: Bytes, room: Share, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        match (Message::from_wire(wire.clone()), self.line_endings) {
+            (Some(message), _) => Ok(room.kept_by(message)),
+            (None, LineEndings::Reject) => Err(Reply::BARE_LINE_ENDS),
+            (None, LineEndings::Fix) => self.mend(wire, room, limit, envelope).await,
+        }
+    }
+
+    async fn mend(&self, wire: Bytes, mut room: Share, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        // There are two of them for a moment, and the second one may be longer.
+        let both = wire.len() + limit.min(wire.len().saturating_mul(2));
+        self.memory.grow(&mut room, both).await.map_err(|NoRoom| Reply::NO_MEMORY)?;
+        // Bytes that were made to be slow must not keep other sessions waiting.
+        let mended = tokio::task::spawn_blocking(move || Message::mended(wire, limit)).await;
+        let (message, mending) = mended.map_err(|_| Reply::CANNOT_MEND)?.map_err(|not| match not {
+            NotMended::TooLarge => Reply::TOO_LARGE,
+            NotMended::NoRoom => Reply::NO_MEMORY,
+        })?;
+        if let Some(Envelope { id, client, sender, .. }) = envelope {
+            let (ip, helo, sender) = (client.ip, &*client.helo, clean(sender.as_str(), 320));
+            tracing::info!(%id, client = %ip, helo, sender, "mended line ends: {mending}");
+        }
+        Ok(room.kept_by(message))
     }
 }
 

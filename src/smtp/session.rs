@@ -432,9 +432,6 @@ mod tests {
         assert_eq!((name.as_str(), &password[..]), ("tool", &b"wrong"[..]));
         assert!(!session.in_exchange());
         let heard: Vec<_> = (0..3).map(|_| session.logged_in(Login::Wrong)).collect();
-        assert_eq!(
-            heard,
-            [Step::Say(Reply::WRONG_LOGIN), Step::Say(Reply::WRONG_LOGIN), Step::Close(Reply::TOO_MANY_LOGINS)]
-        );
+        assert_eq!(heard, [Step::Say(Reply::WRONG_LOGIN), Step::Say(Reply::WRONG_LOGIN), Step::Close(Reply::TOO_MANY_LOGINS)]);
     }
 }

@@ -13,7 +13,7 @@ mod shelf;
 pub use record::{Form, Record, Unreadable, waits};
 pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
-pub use shelf::{CORRUPT, records};
+pub use shelf::{CORRUPT, records, single};
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};

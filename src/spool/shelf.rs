@@ -143,17 +143,11 @@ impl Shelf {
     /// The message as it came in, and what is known of it.
     pub fn read(&self, id: Id) -> Result<(Mail, Record), Unusable> {
         let (record, rest) = self.open_record(id)?;
-        let mut bytes = match record.form {
+        let bytes = match record.form {
             Form::New => rest,
             Form::Rests | Form::Out => self.folder.read(&message_name(id), record.size)?,
         };
-        if bytes.len() as u64 != record.size || record.trace > record.size {
-            return Err(Unusable::Cut);
-        }
-        let sound = |wire| Message::from_wire(wire).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage);
-        let trace = sound(bytes.split_to(record.trace as usize))?;
-        let message = sound(bytes)?;
-        Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
+        whole(record, bytes)
     }
 
     /// Writes a record anew, in the form `to`: a single file becomes a pair. On failure all is as it was.
@@ -253,6 +247,23 @@ pub fn records(path: &Path, which: Option<Id>) -> io::Result<impl Iterator<Item 
     }))
 }
 
+/// What a single file holds, or why it cannot be used.
+pub fn single(content: Bytes) -> Result<(Mail, Record), String> {
+    let read = parted(Form::New, content).map_err(Unusable::from).and_then(|(record, rest)| whole(record, rest));
+    read.map_err(|error| error.to_string())
+}
+
+/// The message of a record, out of the bytes that are held with it.
+fn whole(record: Record, mut bytes: Bytes) -> Result<(Mail, Record), Unusable> {
+    if bytes.len() as u64 != record.size || record.trace > record.size {
+        return Err(Unusable::Cut);
+    }
+    let sound = |wire| Message::from_wire(wire).filter(|message| !message.ends_early()).ok_or(Unusable::NoMessage);
+    let trace = sound(bytes.split_to(record.trace as usize))?;
+    let message = sound(bytes)?;
+    Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
+}
+
 /// The record, and what stands behind it in a single file.
 fn parted(form: Form, mut content: Bytes) -> Result<(Record, Bytes), Unreadable> {
     let text = match memchr::memchr(b'\n', &content) {
@@ -300,12 +311,6 @@ fn under_its_name<T>(id: Id, read: impl Fn(Form, &str) -> io::Result<T>) -> io::
         }
     }
     last
-}
-
-/// The host would take the rest for commands. No such message comes in; disks and people can make one.
-fn ends_early(message: &Message) -> bool {
-    let wire = message.wire();
-    wire.starts_with(b".\r\n") || memchr::memmem::find(wire, b"\r\n.\r\n").is_some()
 }
 
 /// A record that was never finished; other programs' files stay.

@@ -40,10 +40,10 @@ impl User {
     /// The null sender is one that only `*` names.
     pub fn may_send_as(&self, sender: &ReversePath) -> bool {
         let Some(globs) = &self.senders else { return true };
-        let sender = match sender {
-            ReversePath::Null => String::new(),
-            ReversePath::Address(address) => address.key(PlusTags::Distinct).to_string(),
+        let texts = match sender {
+            ReversePath::Null => vec![String::new()],
+            ReversePath::Address(address) => address.key(PlusTags::Distinct).globbed(),
         };
-        globs.iter().any(|glob| glob.matches(&sender))
+        globs.iter().any(|glob| texts.iter().any(|text| glob.matches(text)))
     }
 }

@@ -275,6 +275,12 @@ fn a_glob_meets_every_spelling_too() {
             &["PROMO-1@BU\u{308}CHER.example", "promo-2+x@xn--bcher-kva.example.", "\"promo-3\"@bücher\u{3002}example"][..],
         ),
         ("*@*.Straße.example", &["a@b.XN--STRAE-OQA.example"]),
+        // An A-label hides the letters that a wildcard stands beside.
+        ("*@*bücher.example", &["a@bücher.example", "a@XN--BCHER-KVA.example", "a@altebu\u{308}cher\u{3002}example"]),
+        ("*@b?cher.b\u{fc}cher.example", &["a@bücher.bücher.example"]),
+        ("*@*ϑ.bücher.example", &["a@xθ.bücher.example"]),
+        ("\"a\\b c\"@x.example", &[]),
+        ("\"a\\b*\"@x.example", &["ab@x.example", "abc@x.example"]),
         ("ΟΔΟΣ*@x.example", &["οδοσ@x.example", "ΟΔΟΣ7@x.example"]),
         ("\"promo\"-*@x.example", &[]),
         ("\"promo-?\"@x.example", &["promo-1@x.example"]),
