@@ -226,7 +226,7 @@ impl Daemon {
         loops.spawn(systemd::watch(door.clone(), pulse));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
-        systemd::stopping(shutdown_grace + 2 * LAST_WORDS).await;
+        systemd::stopping(shutdown_grace.saturating_add(2 * LAST_WORDS)).await;
         loops.close();
         door.tasks.close();
         door.relay.attempts.close();

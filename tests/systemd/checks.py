@@ -203,7 +203,8 @@ def the_sandbox_is_shut():
 
 def opt_outs_and_spool_are_seen_to_by_the_readme():
     before = (ETC / "blacklist.toml").stat()
-    shell(readme()[2])
+    # Its answer is "no", which is an exit code.
+    shell(readme()[2].replace(" explain buyer@example.org ", " explain buyer@example.org || test $? = 1 "))
     eventually(lambda: is_refused("buyer@example.org"), "the opt-out is in force")
     after = (ETC / "blacklist.toml").stat()
     assert (before.st_uid, before.st_gid, before.st_mode) == (after.st_uid, after.st_gid, after.st_mode)
