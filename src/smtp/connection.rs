@@ -355,7 +355,12 @@ impl Connection<'_> {
             self.stream.write_all(&self.out).await?;
             self.stream.flush().await
         };
-        outside(self.door, &self.seat, false, deadline, write).await?;
+        let written = outside(self.door, &self.seat, false, deadline, write).await;
+        written.map_err(|end| match end.cause {
+            // Whoever does not take our replies is not told so.
+            Cause::Dismissed => End::silent(Cause::Gone),
+            _ => end,
+        })?;
         self.out.clear();
         Ok(())
     }

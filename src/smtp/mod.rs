@@ -145,7 +145,7 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, entrance: Entrance) {
     loop {
         let admitted = tokio::select! {
             () = door.stop.cancelled() => return,
-            admitted = admit(&door, &listener) => admitted,
+            admitted = admit(&door, &listener, entrance) => admitted,
         };
         let Some((stream, peer, seat)) = admitted else { continue };
         let shared = door.clone();
@@ -169,7 +169,7 @@ pub async fn keep_order(door: Arc<Door>) {
 }
 
 /// The next client, when it has a place.
-async fn admit(door: &Door, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Seat)> {
+async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Option<(TcpStream, SocketAddr, Seat)> {
     let (stream, peer) = match listener.accept().await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -192,7 +192,10 @@ async fn admit(door: &Door, listener: &TcpListener) -> Option<(TcpStream, Socket
                 door.told.full.tell(|times| {
                     tracing::warn!(client = %peer.ip(), times, "refused: it has as many sessions as one client may have");
                 });
-                refuse(&stream);
+                // Where encryption comes first there is no way to say it.
+                if entrance == Entrance::Plain {
+                    refuse(&stream);
+                }
                 return None;
             }
         }
