@@ -161,6 +161,7 @@ impl Daemon {
             require_tls: file.listen.require_tls,
             limits: config.limits(),
             timeouts: config.timeouts(),
+            line_endings: file.listen.line_endings,
             crowd: Crowd::new(
                 descriptors::sessions(file.listen.max_sessions, file.upstream.max_connections),
                 file.listen.max_sessions_per_client,
@@ -225,7 +226,7 @@ impl Daemon {
         loops.spawn(systemd::watch(door.clone(), pulse));
         door.stop.cancelled().await;
         let deadline = Instant::now() + shutdown_grace;
-        systemd::stopping(shutdown_grace + 2 * LAST_WORDS).await;
+        systemd::stopping(shutdown_grace.saturating_add(2 * LAST_WORDS)).await;
         loops.close();
         door.tasks.close();
         door.relay.attempts.close();

@@ -16,7 +16,7 @@
 //! | floor | file | what it is |
 //! |---|---|---|
 //! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `words`: the operational log |
-//! | 0 words | [`mail`] | address and its comparing key, envelope, message, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
+//! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::mail::Message;
+
 /// What each message may have without asking: mail of the usual size never waits for large mail.
 pub const FREE: usize = 32 << 10;
 
@@ -21,7 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All the room there is; a handle.
 #[derive(Clone, Debug)]
-pub struct Memory(Arc<Semaphore>);
+pub struct Memory {
+    free: Arc<Semaphore>,
+    /// Pieces in all.
+    all: usize,
+}
 
 /// The room that one message has. It comes back when this goes.
 #[derive(Debug, Default)]
@@ -35,12 +41,13 @@ impl Memory {
     /// Room for so many bytes.
     pub fn new(bytes: u64) -> Self {
         let pieces = usize::try_from(bytes).unwrap_or(usize::MAX) / PIECE;
-        Self(Arc::new(Semaphore::new(pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS))))
+        let all = pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(all)), all }
     }
 
     /// Bytes that nobody has.
     pub fn left(&self) -> usize {
-        self.0.available_permits() * PIECE
+        self.free.available_permits() * PIECE
     }
 
     /// Sees to it that a message of `bytes` has its room, and a step more. Whoever gets none should let go of its share.
@@ -56,15 +63,16 @@ impl Memory {
         Ok(())
     }
 
-    /// Room for a message of `bytes` that is in nobody's way while it waits.
+    /// Room for a message of `bytes` that is in nobody's way while it waits. One that is larger than all there is has all of
+    /// it: it was taken when there was more.
     pub async fn share(&self, bytes: usize) -> Share {
-        if bytes <= FREE { Share::default() } else { self.take(bytes).await }
+        if bytes <= FREE { Share::default() } else { self.take(bytes.min(self.all * PIECE)).await }
     }
 
     async fn take(&self, bytes: usize) -> Share {
         let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX);
         // It is never closed.
-        Share(self.0.clone().acquire_many_owned(pieces).await.ok())
+        Share(self.free.clone().acquire_many_owned(pieces).await.ok())
     }
 }
 
@@ -77,6 +85,12 @@ impl Share {
     /// It is enough for a message of so many bytes.
     pub fn covers(&self, bytes: usize) -> bool {
         bytes <= FREE + self.bytes()
+    }
+
+    /// The message, whose bytes have this room until the last of them goes.
+    pub fn kept_by(self, message: Message) -> Message {
+        // Mail of the usual size has none, and is left as it is.
+        if self.0.is_some() { message.kept_with(self) } else { message }
     }
 
     fn merge(&mut self, more: OwnedSemaphorePermit) {
@@ -117,5 +131,7 @@ mod tests {
         assert!(timeout(Duration::from_secs(3600), memory.share(FREE + 1)).await.is_err());
         drop(all);
         assert_eq!(memory.share(FREE + 1).await.bytes(), FREE + PIECE);
+        // It has lain on the disk since there was more room than now.
+        assert_eq!(memory.share(1 << 30).await.bytes(), 1 << 20);
     }
 }

@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A user, and what proves it.
 #[derive(Debug)]
 struct Account {
+    entry: Entry,
     user: Arc<User>,
-    hash: Hash,
     /// The mark of the password once it was proved: the next time costs microseconds. See [`Users::mark`].
     proved: OnceLock<Mark>,
 }
@@ -53,8 +53,8 @@ impl fmt::Debug for Mark {
 
 impl Account {
     fn new(entry: Entry) -> Self {
-        let Entry { name, hash, senders } = entry;
-        Self { user: Arc::new(User::new(&name, senders.as_deref())), hash, proved: OnceLock::new() }
+        let user = Arc::new(User::new(&entry.name, entry.senders.as_deref()));
+        Self { entry, user, proved: OnceLock::new() }
     }
 
     fn is_known_by(&self, mark: &Mark) -> bool {
@@ -128,6 +128,11 @@ impl Users {
         }
     }
 
+    /// It stands in the file still, as it did when it logged in.
+    pub fn still_has(&self, user: &Arc<User>) -> bool {
+        self.current.load().iter().any(|account| Arc::ptr_eq(&account.user, user))
+    }
+
     /// There is somebody of this name.
     pub fn has(&self, name: &str) -> bool {
         self.current.load().iter().any(|account| account.user.name() == name)
@@ -135,7 +140,7 @@ impl Users {
 
     fn stranger(&self, name: &str, accounts: &[Arc<Account>]) -> Option<Arc<Account>> {
         let number = u16::from_le_bytes(self.mark(name, b"").0.first_chunk().copied()?);
-        let hash = accounts.get(usize::from(number).checked_rem(accounts.len())?)?.hash.clone();
+        let hash = accounts.get(usize::from(number).checked_rem(accounts.len())?)?.entry.hash.clone();
         Some(Arc::new(Account::new(Entry { name: String::new(), hash, senders: None })))
     }
 
@@ -149,7 +154,7 @@ impl Users {
         self.proofs.fetch_add(1, Ordering::Relaxed);
         let password = password.to_vec();
         let proof = tokio::task::spawn_blocking(move || {
-            let is_right = account.hash.is_of(&password);
+            let is_right = account.entry.hash.is_of(&password);
             if is_right {
                 account.proved.get_or_init(|| mark);
             }
@@ -193,7 +198,10 @@ impl Users {
         }
         let mut proved: HashMap<_, _> = before.iter().map(|account| (account.user.name(), account)).collect();
         let renew = |entry: Entry| {
-            let former = proved.remove(entry.name.as_str()).filter(|account| account.hash == entry.hash);
+            let former = proved.remove(entry.name.as_str()).filter(|account| account.entry.hash == entry.hash);
+            if let Some(former) = former.filter(|account| account.entry == entry) {
+                return former.clone();
+            }
             let account = Account::new(entry);
             if let Some(mark) = former.and_then(|former| former.proved.get()) {
                 let _ = account.proved.set(Mark(mark.0));

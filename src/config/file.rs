@@ -50,6 +50,7 @@ pub struct Listen {
     pub max_header_size: ByteSize,
     #[serde(deserialize_with = "value::size")]
     pub max_memory: ByteSize,
+    pub line_endings: LineEndings,
     pub max_recipients: usize,
     pub max_sessions: usize,
     pub max_sessions_per_client: usize,
@@ -134,6 +135,17 @@ pub struct Log {
     #[serde(with = "value::duration")]
     pub rotate_age: Duration,
     pub keep: usize,
+}
+
+/// `listen.line_endings`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LineEndings {
+    /// A message with a bare CR, a bare LF or NUL is refused.
+    #[default]
+    Reject,
+    /// It is mended.
+    Fix,
 }
 
 /// `upstream.tls`
@@ -310,6 +322,7 @@ impl Default for Listen {
             max_message_size: ByteSize::mib(25),
             max_header_size: ByteSize::mib(1),
             max_memory: ByteSize::mib(256),
+            line_endings: LineEndings::default(),
             max_recipients: 1000,
             max_sessions: 512,
             max_sessions_per_client: 256,

@@ -16,7 +16,7 @@ use crate::place::toml::place_of;
 use crate::smtp::{Limits, Timeouts};
 use crate::spool::Rhythm;
 use access::Wrong;
-use file::{File, Headers, Password};
+use file::{File, Headers, LineEndings, Password};
 use overlay::{Overlaid, overlay};
 
 pub use route::{Encryption, HostRoute, Route};
@@ -149,6 +149,10 @@ impl Config {
             && circle::is_circle(&listen.addresses(), route, &machine_name())
         {
             return Err(circle);
+        }
+        if listen.line_endings == LineEndings::Fix && listen.max_memory.0 / 2 < listen.max_message_size.0 {
+            return Err(wrong("listen.max_memory", "is less than twice listen.max_message_size")
+                .hint("a message that is mended is there twice for a moment; \"256MiB\" is room for five large ones at a time"));
         }
         access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {

@@ -24,14 +24,14 @@ pub async fn ready(door: &Door) {
 
 /// The lists are read again; [`ready`] follows.
 pub async fn reloading() {
-    // Without the time systemd would not take it for an answer to its own wish, and no clock is missing.
+    // From version 253 on systemd wants the time with it.
     let Ok(now) = NotifyState::monotonic_usec_now() else { return };
     tell(vec![NotifyState::Reloading, now], "reading the opt-outs again".to_owned()).await;
 }
 
 /// What is under way is finished, which takes no longer than this: systemd waits for it, whatever the unit says.
 pub async fn stopping(within: Duration) {
-    let within = u32::try_from((within + PATIENCE).as_micros()).unwrap_or(u32::MAX);
+    let within = u32::try_from(within.saturating_add(PATIENCE).as_micros()).unwrap_or(u32::MAX);
     let news = vec![NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(within)];
     tell(news, "stopping: what is under way is finished first".to_owned()).await;
 }

@@ -33,8 +33,8 @@ fn write_beside(temporary: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
     let meta = old.metadata()?;
     file.set_permissions(meta.permissions())?;
     if file.metadata()?.uid() != meta.uid() || file.metadata()?.gid() != meta.gid() {
-        // Without the right to give a file away it stays ours, and its rights are as before.
-        let _ = fchown(&file, Some(meta.uid()), Some(meta.gid()));
+        // Without the right to give a file away it stays ours; whoever read it by its group, as the relay does, still can.
+        let _ = fchown(&file, Some(meta.uid()), Some(meta.gid())).or_else(|_| fchown(&file, None, Some(meta.gid())));
     }
     file.write_all(bytes)?;
     file.sync_all()

@@ -10,7 +10,7 @@ use memchr::memmem;
 ///
 /// Invariant: no bare CR, no bare LF, no NUL, and no line that is a lone dot. [`crate::smtp`] sees to it at the door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message(Bytes);
+pub struct Message(pub(super) Bytes);
 
 /// The header section (RFC 5322 2.1) of a message, dots unstuffed.
 pub struct HeaderSection<'a>(Cow<'a, [u8]>);
@@ -27,6 +27,12 @@ impl Message {
     /// The same bytes; `room` goes when the last of them goes.
     pub fn kept_with<T: Send + Sync + 'static>(self, room: T) -> Self {
         Self(Bytes::from_owner(Kept { bytes: self.0, _room: room }))
+    }
+
+    /// A line of it is a lone dot, so a host would take the rest for commands. No such message comes in at the door; disks
+    /// and people can make one.
+    pub fn ends_early(&self) -> bool {
+        self.0.starts_with(b".\r\n") || memmem::find(&self.0, b"\r\n.\r\n").is_some()
     }
 
     /// The bytes for the next hop, dots stuffed; the final dot is not among them.

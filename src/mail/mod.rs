@@ -3,6 +3,7 @@
 mod address;
 mod envelope;
 mod heading;
+mod mend;
 mod message;
 mod pages;
 mod piece;
@@ -13,6 +14,7 @@ mod xtext;
 pub use address::{Address, AddressError, Key, PlusTags, domain_key, domain_letters, glob_key};
 pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wish};
 pub use heading::Heading;
+pub use mend::{Mending, NotMended};
 pub use message::{HeaderSection, Message};
 pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;

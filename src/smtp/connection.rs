@@ -170,6 +170,9 @@ impl Connection<'_> {
         let command = line.and_then(|line| Command::parse(&line));
         let is_data = command == Ok(Command::Data);
         let after_refused_data = std::mem::take(&mut self.data_refused);
+        if matches!(command, Ok(Command::Mail(_))) {
+            self.log_out_the_removed();
+        }
         let command = match command {
             Ok(Command::Mail(_)) if !self.door.relay.spool.has_room() => Err(Reply::NO_ROOM),
             other => other,
@@ -242,7 +245,8 @@ impl Connection<'_> {
         loop {
             match self.input.data(limit) {
                 Data::Whole(wire) => {
-                    return Ok(Message::from_wire(wire).map(|m| m.kept_with(share)).ok_or(Reply::BARE_LINE_ENDS));
+                    self.seat.works();
+                    return Ok(self.door.message(wire, share, limit, self.session.envelope()).await);
                 }
                 Data::TooLarge => return Ok(Err(too_much)),
                 Data::Partial => {}
@@ -270,6 +274,14 @@ impl Connection<'_> {
             if outside(self.door, &self.seat, false, deadline, read).await? == 0 {
                 return Err(End::silent(Cause::Gone));
             }
+        }
+    }
+
+    /// A user who was taken out of the file, or changed, logs in anew before the next mail.
+    fn log_out_the_removed(&mut self) {
+        let users = self.door.users.as_ref();
+        if self.session.user().is_some_and(|user| users.is_none_or(|users| !users.still_has(user))) {
+            self.session.log_out();
         }
     }
 
@@ -343,7 +355,12 @@ impl Connection<'_> {
             self.stream.write_all(&self.out).await?;
             self.stream.flush().await
         };
-        outside(self.door, &self.seat, false, deadline, write).await?;
+        let written = outside(self.door, &self.seat, false, deadline, write).await;
+        written.map_err(|end| match end.cause {
+            // Whoever does not take our replies is not told so.
+            Cause::Dismissed => End::silent(Cause::Gone),
+            _ => end,
+        })?;
         self.out.clear();
         Ok(())
     }

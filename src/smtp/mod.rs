@@ -25,13 +25,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::memory::Memory;
+use crate::config::file::LineEndings;
+use crate::mail::{Envelope, Message, NotMended, clean};
+use crate::memory::{Memory, NoRoom, Share};
 use crate::relay::Relay;
 use crate::users::Users;
 use crowd::{Full, Seat};
@@ -64,6 +67,8 @@ pub struct Door {
     pub limits: Limits,
     /// How long we wait for a client.
     pub timeouts: Timeouts,
+    /// What becomes of a message whose lines do not end in CR LF.
+    pub line_endings: LineEndings,
     /// Sessions at once; further clients wait in the system's queue.
     pub crowd: Arc<Crowd>,
     /// Room for messages.
@@ -107,6 +112,32 @@ impl Door {
             local,
         }
     }
+
+    /// What came between 354 and the final dot as a message that keeps its room, or the reply where it is none.
+    async fn message(&self, wire: Bytes, room: Share, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        match (Message::from_wire(wire.clone()), self.line_endings) {
+            (Some(message), _) => Ok(room.kept_by(message)),
+            (None, LineEndings::Reject) => Err(Reply::BARE_LINE_ENDS),
+            (None, LineEndings::Fix) => self.mend(wire, room, limit, envelope).await,
+        }
+    }
+
+    async fn mend(&self, wire: Bytes, mut room: Share, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        // There are two of them for a moment, and the second one may be longer.
+        let both = wire.len() + limit.min(wire.len().saturating_mul(2));
+        self.memory.grow(&mut room, both).await.map_err(|NoRoom| Reply::NO_MEMORY)?;
+        // Bytes that were made to be slow must not keep other sessions waiting.
+        let mended = tokio::task::spawn_blocking(move || Message::mended(wire, limit)).await;
+        let (message, mending) = mended.map_err(|_| Reply::CANNOT_MEND)?.map_err(|not| match not {
+            NotMended::TooLarge => Reply::TOO_LARGE,
+            NotMended::NoRoom => Reply::NO_MEMORY,
+        })?;
+        if let Some(Envelope { id, client, sender, .. }) = envelope {
+            let (ip, helo, sender) = (client.ip, &*client.helo, clean(sender.as_str(), 320));
+            tracing::info!(%id, client = %ip, helo, sender, "mended line ends: {mending}");
+        }
+        Ok(room.kept_by(message))
+    }
 }
 
 /// Accepts on one listener until the door is shut. Without a free place one connection waits, so a flood waits outside.
@@ -114,7 +145,7 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, entrance: Entrance) {
     loop {
         let admitted = tokio::select! {
             () = door.stop.cancelled() => return,
-            admitted = admit(&door, &listener) => admitted,
+            admitted = admit(&door, &listener, entrance) => admitted,
         };
         let Some((stream, peer, seat)) = admitted else { continue };
         let shared = door.clone();
@@ -138,7 +169,7 @@ pub async fn keep_order(door: Arc<Door>) {
 }
 
 /// The next client, when it has a place.
-async fn admit(door: &Door, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Seat)> {
+async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Option<(TcpStream, SocketAddr, Seat)> {
     let (stream, peer) = match listener.accept().await {
         Ok(accepted) => accepted,
         Err(error) => {
@@ -161,7 +192,10 @@ async fn admit(door: &Door, listener: &TcpListener) -> Option<(TcpStream, Socket
                 door.told.full.tell(|times| {
                     tracing::warn!(client = %peer.ip(), times, "refused: it has as many sessions as one client may have");
                 });
-                refuse(&stream);
+                // Where encryption comes first there is no way to say it.
+                if entrance == Entrance::Plain {
+                    refuse(&stream);
+                }
                 return None;
             }
         }

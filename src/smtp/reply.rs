@@ -102,6 +102,7 @@ impl Reply {
     pub const TOO_LARGE: Self = reply(552, Enhanced(5, 3, 4), "the message is too large");
     pub const LOOP: Self = reply(554, Enhanced(5, 4, 6), "too many hops, the mail goes in a circle");
     pub const BARE_LINE_ENDS: Self = reply(550, SYNTAX, "a message has lines that end in CR LF and no NUL, see RFC 5321 2.3.8");
+    pub const CANNOT_MEND: Self = reply(451, Enhanced(4, 3, 0), "the message's line ends cannot be mended, try again later");
     pub const OPTED_OUT: Self = reply(550, Enhanced(5, 7, 1), OPTED_OUT);
     pub const UNREADABLE_HEADER: Self =
         reply(554, Enhanced(5, 6, 0), "the header names a recipient that cannot be read, so opt-outs cannot be checked");

@@ -177,6 +177,17 @@ impl Session {
         }
     }
 
+    /// Who has logged in.
+    pub fn user(&self) -> Option<&Arc<User>> {
+        self.user.as_ref()
+    }
+
+    /// Whoever has logged in is no user any more.
+    pub fn log_out(&mut self) {
+        self.user = None;
+        self.client.user = None;
+    }
+
     /// The handshake is done: whatever was said before counts no more (RFC 3207 4.2).
     pub fn encrypted(&mut self) {
         self.transaction = None;
@@ -432,9 +443,6 @@ mod tests {
         assert_eq!((name.as_str(), &password[..]), ("tool", &b"wrong"[..]));
         assert!(!session.in_exchange());
         let heard: Vec<_> = (0..3).map(|_| session.logged_in(Login::Wrong)).collect();
-        assert_eq!(
-            heard,
-            [Step::Say(Reply::WRONG_LOGIN), Step::Say(Reply::WRONG_LOGIN), Step::Close(Reply::TOO_MANY_LOGINS)]
-        );
+        assert_eq!(heard, [Step::Say(Reply::WRONG_LOGIN), Step::Say(Reply::WRONG_LOGIN), Step::Close(Reply::TOO_MANY_LOGINS)]);
     }
 }

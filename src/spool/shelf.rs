@@ -258,7 +258,7 @@ fn whole(record: Record, mut bytes: Bytes) -> Result<(Mail, Record), Unusable> {
     if bytes.len() as u64 != record.size || record.trace > record.size {
         return Err(Unusable::Cut);
     }
-    let sound = |wire| Message::from_wire(wire).filter(|message| !ends_early(message)).ok_or(Unusable::NoMessage);
+    let sound = |wire| Message::from_wire(wire).filter(|message| !message.ends_early()).ok_or(Unusable::NoMessage);
     let trace = sound(bytes.split_to(record.trace as usize))?;
     let message = sound(bytes)?;
     Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
@@ -311,12 +311,6 @@ fn under_its_name<T>(id: Id, read: impl Fn(Form, &str) -> io::Result<T>) -> io::
         }
     }
     last
-}
-
-/// The host would take the rest for commands. No such message comes in; disks and people can make one.
-fn ends_early(message: &Message) -> bool {
-    let wire = message.wire();
-    wire.starts_with(b".\r\n") || memchr::memmem::find(wire, b"\r\n.\r\n").is_some()
 }
 
 /// A record that was never finished; other programs' files stay.

@@ -8,7 +8,7 @@ use crate::host::{Host, MODERN, STEPWISE, Script, Stage, Taken, say};
 use crate::rig::{Client, Plan, Relay};
 
 /// The wire form without the field that the relay adds in front.
-fn below_received(taken: &Taken) -> &[u8] {
+pub fn below_received(taken: &Taken) -> &[u8] {
     let wire = &taken.wire;
     assert!(wire.starts_with(b"Received: from "), "{}", wire.escape_ascii());
     // Three lines, the last of them ends with the time zone.
@@ -25,7 +25,7 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
     wire
 }
 
-async fn mail_in_pieces(client: &mut Client, wire: &[u8], cuts: &[usize]) -> String {
+pub async fn mail_in_pieces(client: &mut Client, wire: &[u8], cuts: &[usize]) -> String {
     client.send("MAIL FROM:<shop@example.com>\r\nRCPT TO:<in@example.com>\r\nDATA\r\n").await;
     for code in ["250", "250", "354"] {
         client.expect(code).await;

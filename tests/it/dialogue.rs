@@ -51,8 +51,8 @@ async fn every_dialogue_goes_as_written() {
 }
 
 /// Raise them with the dialogues.
-const MIN_FILES: usize = 29;
-const MIN_STEPS: usize = 900;
+const MIN_FILES: usize = 31;
+const MIN_STEPS: usize = 1080;
 
 impl Dialogue {
     fn read(name: &str, text: &str) -> Self {

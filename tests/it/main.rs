@@ -31,6 +31,7 @@ mod reports;
 mod rig;
 mod secrets;
 mod slow_hosts;
+mod smuggling;
 mod sockets;
 mod spool_cli;
 mod spool_wishes;
