@@ -21,7 +21,7 @@
 //! | 1b reader | `optout/file`, `optout/edit` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
-//! | 2 holder | [`upstream`] | the way out, the only place that names lettre: `host` and the `login` to it, the `road` there (`tls`), `connection`, `transaction`, `wire`; `secret` hides the password |
+//! | 2 holder | [`upstream`] | the way out, the only place that names lettre: `host` and the `login` to it, the `road` there (`tls`), `connection`, `transaction`, `wire` and the `replies` that come by it; `secret` hides the password |
 //! | 2 holder | [`ledger`] | the suppression log |
 //! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `shelf` (what lies where), `files` (written, synced, renamed), `requests` (what people want of it) |
 //! | 1b reader | `spool/record` | what the disk knows of a held message, versioned |

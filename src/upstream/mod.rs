@@ -7,6 +7,7 @@ mod handshake;
 mod host;
 mod login;
 mod offer;
+mod replies;
 mod road;
 mod secret;
 mod tls;
@@ -15,6 +16,8 @@ mod wire;
 
 pub use folder::Folder;
 pub use host::{Host, Security, Settings};
+pub use offer::Offer;
+pub use replies::Replies;
 pub use secret::Secret;
 pub use tls::{TlsError, Trust, connector};
 

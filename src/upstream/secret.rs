@@ -42,7 +42,7 @@ impl Secret {
 
     /// The text without the password, for hosts that repeat what they were told: as it is or in base64, in any case, also
     /// where it is broken into lines.
-    pub(super) fn hide(&self, text: &str) -> String {
+    pub fn hide(&self, text: &str) -> String {
         let (places, bare): (Vec<_>, Vec<_>) = text.bytes().enumerate().filter(|(_, byte)| *byte != b' ').unzip();
         let bare = bare.to_ascii_lowercase();
         let mut shows = vec![false; text.len()];

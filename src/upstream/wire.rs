@@ -17,10 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-/// A reply line may be 512 bytes (RFC 5321 4.5.3.1.5); what is longer is cut.
-const MAX_REPLY_LINE: usize = 900;
-/// A reply of more bytes than this is nonsense.
-const MAX_REPLY: usize = 64 << 10;
+use super::replies::Replies;
 
 /// Plain or encrypted.
 #[derive(Debug)]
@@ -44,12 +41,10 @@ struct Inner {
     growing: BytesMut,
     /// When a part of it was written last.
     moved: Instant,
-    /// Read from the host, not yet cut into replies.
-    raw: BytesMut,
+    /// Read from the host, and not asked for yet.
+    replies: Replies,
     /// One clean reply on its way to lettre.
-    reply: BytesMut,
-    /// How much of `raw` was looked at, and what of the reply before it is clean.
-    clean: BytesMut,
+    reply: Bytes,
     /// The last reply in full, for whoever wants its text.
     last: Bytes,
     /// The host closed its side.
@@ -66,9 +61,8 @@ impl Wire {
             held: VecDeque::new(),
             growing: BytesMut::with_capacity(512),
             moved: Instant::now(),
-            raw: BytesMut::with_capacity(512),
-            reply: BytesMut::from(primed),
-            clean: BytesMut::new(),
+            replies: Replies::default(),
+            reply: Bytes::from_static(primed),
             last: Bytes::new(),
             ended: false,
         };
@@ -102,7 +96,7 @@ impl Wire {
     pub fn in_step(&self) -> bool {
         let inner = self.lock();
         let nothing_held = inner.held.is_empty() && inner.growing.is_empty();
-        let nothing_unread = inner.raw.is_empty() && inner.clean.is_empty() && inner.reply.is_empty();
+        let nothing_unread = inner.replies.is_empty() && inner.reply.is_empty();
         nothing_held && nothing_unread && !inner.ended
     }
 
@@ -155,58 +149,24 @@ impl Inner {
         Pin::new(&mut self.transport).poll_flush(context)
     }
 
-    /// One read into `raw`; ready with the number of bytes, 0 at the end.
+    /// One read; ready with the number of bytes, 0 at the end.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [0; 2048];
         let mut buffer = ReadBuf::new(&mut room);
         ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer))?;
-        self.raw.extend_from_slice(buffer.filled());
+        self.replies.put(buffer.filled());
         self.ended |= buffer.filled().is_empty();
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Moves whole lines from `raw` to `clean` until a reply is complete, then puts it in front of lettre.
+    /// Puts the next reply in front of lettre, if it is whole.
     fn cut_reply(&mut self) -> io::Result<()> {
-        while let Some(end) = memchr::memchr(b'\n', &self.raw) {
-            let line = self.raw.split_to(end + 1);
-            let last = clean_line(&line, &mut self.clean);
-            if last {
-                self.reply = self.clean.split();
-                self.last = self.reply.clone().freeze();
-                return Ok(());
-            }
-        }
-        if self.raw.len() > MAX_REPLY || self.clean.len() > MAX_REPLY {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the host's reply does not end"));
+        if let Some(reply) = self.replies.cut()? {
+            self.reply = reply.clone();
+            self.last = reply;
         }
         Ok(())
     }
-}
-
-/// `250-text` or `250 text` in printable ASCII with CRLF, whatever came; true for the last line of a reply.
-fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let line = &line[..line.len().min(MAX_REPLY_LINE)];
-    let (code, rest) = line.split_at(line.len().min(3));
-    let more = rest.first() == Some(&b'-');
-    // No code: then the line is whole, or what stands where a code should would be torn out of it.
-    let is_reply = code.len() < 3 || matches!(code, [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']);
-    let (code, text) = if is_reply { (code, rest.get(1..)) } else { (&b"???"[..], Some(line)) };
-    let printable = |byte: &u8| if *byte == b' ' || byte.is_ascii_graphic() { *byte } else { b'?' };
-    match code {
-        // lettre knows codes up to x5z (RFC 5321 4.2.1); what another one means its first digit says.
-        [class @ b'2'..=b'5', b'6'..=b'9', b'0'..=b'9'] => out.extend([*class, b'5', b'0']),
-        code => out.extend(code.iter().map(printable)),
-    }
-    out.extend_from_slice(if more { b"-" } else { b" " });
-    match text {
-        // lettre wants a name behind 250, and some hosts say none.
-        None | Some([]) => out.extend_from_slice(b"-"),
-        Some(text) => out.extend(text.iter().map(printable)),
-    }
-    out.extend_from_slice(b"\r\n");
-    !more
 }
 
 impl AsyncRead for Wire {
@@ -319,35 +279,5 @@ impl AsyncWrite for Transport {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cleaned(line: &[u8]) -> (String, bool) {
-        let mut out = BytesMut::new();
-        let last = clean_line(line, &mut out);
-        (String::from_utf8(out.to_vec()).unwrap(), last)
-    }
-
-    #[test]
-    fn reply_lines_come_out_clean() {
-        for (line, expected, last) in [
-            (&b"250 ok\r\n"[..], "250 ok\r\n", true),
-            (b"250\r\n", "250 -\r\n", true),
-            (b"571 5.7.1 no\r\n", "550 5.7.1 no\r\n", true),
-            (b"460-later\r\n", "450-later\r\n", false),
-            (b"250-a\n", "250-a\r\n", false),
-            (b"550 \xff\x1b[31m\0\r\n", "550 ??[31m?\r\n", true),
-            (b"25\r\n", "25 -\r\n", true),
-            (b"\n", " -\r\n", true),
-            (b"hello\r\n", "??? hello\r\n", true),
-            (b"999-hello\r\n", "???-999-hello\r\n", false),
-        ] {
-            assert_eq!(cleaned(line), (expected.to_owned(), last), "{line:?}");
-        }
-        assert!(cleaned(&[b'2'; 5000]).0.len() < 1000);
     }
 }

@@ -4,6 +4,7 @@
 mod bytes;
 mod cli;
 mod config;
+mod corpus;
 mod damaged;
 mod descriptors;
 mod dialogue;

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use optout_relay::mail::{Address, Envelope, Id, Message, PlusTags, Recipient};
 use optout_relay::optout::{Attributes, Builder, OptOutList, Subject};
-use optout_relay::smtp::{Access, Command, Credentials, Data, Input, Line, Reply, Session, Space, Step};
+use optout_relay::smtp::{Command, Credentials, Data, Input, Line, Reply, Session, Space, Step};
 use optout_relay::users::{Login, User};
 
 use super::super::address::is_opted_out;
-use super::LIMITS;
+use super::{LIMITS, Place};
 
 /// Who has opted out in these sessions.
 pub const OPTED_OUT: [&str; 4] = ["out@example.com", "gone.example", "*.below.example", "promo-*@example.org"];
@@ -54,13 +54,14 @@ pub enum Ended {
 }
 
 /// Serves a client that says all these bytes.
-pub fn converse(access: Access, bytes: &[u8], pieces: Pieces) -> Heard {
-    let session = Session::new("relay.test".into(), [192, 0, 2, 1].into(), LIMITS, access);
+pub fn converse(place: Place, bytes: &[u8], pieces: Pieces) -> Heard {
+    let session = Session::new("relay.test".into(), [192, 0, 2, 1].into(), LIMITS, place.access);
     let coming = cut(bytes, pieces);
     let input = Input::default();
     let spreads = matches!(pieces, Pieces::Random);
     let (replies, messages, id) = (Vec::new(), Vec::new(), 0);
-    let mut connection = Connection { session, input, coming, replies, messages, id, data_refused: false, spreads };
+    let mut connection =
+        Connection { session, input, coming, replies, messages, id, data_refused: false, spreads, mends: place.mends };
     connection.say(&Reply::greeting("relay.test"));
     let ended = connection.serve();
     let Connection { replies, messages, .. } = connection;
@@ -98,6 +99,7 @@ struct Connection<'a> {
     data_refused: bool,
     /// What is large moves into pages of its own.
     spreads: bool,
+    mends: bool,
 }
 
 impl Connection<'_> {
@@ -198,7 +200,13 @@ impl Connection<'_> {
         let limit = LIMITS.message_size as usize;
         let received = loop {
             match self.input.data(limit) {
-                Data::Whole(wire) => break Message::from_wire(wire).ok_or(Reply::BARE_LINE_ENDS),
+                Data::Whole(wire) => match Message::from_wire(wire.clone()) {
+                    None if self.mends => {
+                        let mended = Message::mended(wire, limit);
+                        break mended.map(|(message, _)| message).map_err(|_| Reply::TOO_LARGE);
+                    }
+                    message => break message.ok_or(Reply::BARE_LINE_ENDS),
+                },
                 Data::TooLarge => break Err(Reply::TOO_LARGE),
                 Data::Partial if self.coming.is_empty() => return Some(Ended::Quiet),
                 Data::Partial => {

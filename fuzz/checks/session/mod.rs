@@ -17,10 +17,10 @@ const LIMITS: Limits = Limits { message_size: 600, header_size: 200, recipients:
 
 /// The same bytes at once, one by one, line by line, and cut anywhere.
 pub fn check(bytes: &[u8]) {
-    let (access, bytes) = parted(bytes);
+    let (place, bytes) = parted(bytes);
     let heard = [Pieces::Whole, Pieces::Single, Pieces::Lines, Pieces::Random].map(|pieces| {
-        let heard = converse(access, bytes, pieces);
-        reference::holds(access, bytes, &heard);
+        let heard = converse(place, bytes, pieces);
+        reference::holds(place, bytes, &heard);
         heard
     });
     let [whole, others @ ..] = &heard;
@@ -29,14 +29,22 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn parted(bytes: &[u8]) -> (Access, &[u8]) {
+/// Where a client stands.
+#[derive(Clone, Copy)]
+struct Place {
+    access: Access,
+    /// `listen.line_endings = "fix"`
+    mends: bool,
+}
+
+fn parted(bytes: &[u8]) -> (Place, &[u8]) {
     let access = Access { trusted: true, local: true, ..Access::default() };
     match bytes.strip_prefix(b"=").and_then(|rest| rest.split_at_checked(rest.iter().position(|byte| *byte == b'\n')?)) {
-        None => (access, bytes),
+        None => (Place { access, mends: false }, bytes),
         Some((letters, rest)) => {
             let has = |letter| letters.contains(&letter);
             let access = Access { trusted: has(b't'), tls: has(b'c'), tls_first: has(b'f'), login: has(b'u'), local: has(b'l') };
-            (access, &rest[1..])
+            (Place { access, mends: has(b'm') }, &rest[1..])
         }
     }
 }

@@ -5,12 +5,13 @@
 use optout_relay::mail::{Envelope, Message};
 use optout_relay::smtp::Access;
 
-use super::super::{is_canonical, message::ends_early, unstuffed};
-use super::LIMITS;
+use super::super::message::{ends_early, mended_by_hand};
+use super::super::{is_canonical, stuffed, unstuffed};
 use super::client::{BUSY, Ended, Heard, USER, is_plainly_out};
+use super::{LIMITS, Place};
 
 /// Panics where the relay has broken a promise.
-pub fn holds(access: Access, bytes: &[u8], heard: &Heard) {
+pub fn holds(place: Place, bytes: &[u8], heard: &Heard) {
     for reply in &heard.replies {
         is_clean(reply);
     }
@@ -18,7 +19,8 @@ pub fn holds(access: Access, bytes: &[u8], heard: &Heard) {
         may_leave(envelope, message);
     }
     let mut reference = Reference {
-        access,
+        access: place.access,
+        mends: place.mends,
         rest: bytes,
         heard,
         replies: heard.replies.iter().map(String::as_str).collect(),
@@ -97,6 +99,7 @@ enum Exchange {
 
 struct Reference<'a> {
     access: Access,
+    mends: bool,
     rest: &'a [u8],
     heard: &'a Heard,
     replies: Vec<&'a str>,
@@ -408,13 +411,11 @@ impl<'a> Reference<'a> {
         };
         let (content, rest) = self.rest.split_at(end);
         self.rest = &rest[3..];
-        let header_end =
-            (0..content.len()).find(|at| content[*at..].starts_with(b"\r\n") && (*at == 0 || content[..*at].ends_with(b"\r\n")));
-        let header = header_end.map_or(content.len(), |at| at + 2);
+        let mended = if self.mends && !is_canonical(content) { stuffed(&mended_by_hand(content)) } else { content.to_vec() };
         let expected = match () {
-            () if content.len() as u64 > LIMITS.message_size => 552,
-            () if !is_canonical(content) => 550,
-            () if header as u64 > LIMITS.header_size => 552,
+            () if content.len().max(mended.len()) as u64 > LIMITS.message_size => 552,
+            () if !is_canonical(&mended) => 550,
+            () if header_len(&mended) as u64 > LIMITS.header_size => 552,
             () => 250,
         };
         let code = self.next();
@@ -422,12 +423,24 @@ impl<'a> Reference<'a> {
         if code == Some(250) {
             let (envelope, message) = &self.heard.messages[self.taken];
             self.taken += 1;
-            assert_eq!(message.wire(), content, "as it came");
+            assert_eq!(message.wire(), &mended, "as it came");
             is_that_of(envelope, &mail.unwrap());
             assert_eq!(envelope.client.encrypted, self.state.encrypted);
             assert_eq!(envelope.client.user.is_some(), self.state.user);
         }
     }
+}
+
+/// Up to and with the first empty line.
+fn header_len(content: &[u8]) -> usize {
+    let mut length = 0;
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        length += line.len();
+        if line == b"\r\n" {
+            break;
+        }
+    }
+    length
 }
 
 /// Sender and recipients stand in the lines that were taken, and nobody else is among them.
