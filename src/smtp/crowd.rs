@@ -80,7 +80,7 @@ pub enum Full {
 }
 
 impl Crowd {
-    /// So many places; a client may have `per_client` of them.
+    /// So many places; another machine may have `per_client` of them.
     pub fn new(places: usize, per_client: usize) -> Arc<Self> {
         let place = || Place {
             called: Notify::new(),
@@ -104,7 +104,8 @@ impl Crowd {
     pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, Full> {
         let client = network(ip);
         let mut register = self.register();
-        if register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
+        // All tools of this machine come from one address.
+        if !client.is_loopback() && register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
             let mine = (0..self.places.len()).filter(|place| register.who[*place] == Some(client));
             // Nobody else is to wait for the end of an excuse of this client's.
             return Err(if self.make_room(mine, Duration::ZERO) { Full::Everywhere } else { Full::Client });
@@ -290,6 +291,27 @@ mod tests {
         }
         assert_eq!(crowd.enter(A).unwrap_err(), Full::Client);
         seat(&crowd, B);
+    }
+
+    #[test]
+    fn another_machine_has_its_part_and_this_one_all() {
+        let crowd = Crowd::new(5, 2);
+        let seats = [seat(&crowd, A), seat(&crowd, A)];
+        seats.iter().for_each(Seat::waits);
+        // It is its own session that makes room.
+        assert_eq!(crowd.enter(A).unwrap_err(), Full::Everywhere);
+        assert!(seats[0].is_cut() != seats[1].is_cut());
+        let _all: Vec<_> = [[127, 0, 0, 1]; 3].map(|ip| seat(&crowd, ip.into())).into();
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let crowd = Crowd::new(5, 1);
+        let _first = seat(&crowd, "2001:db8:1:2::3".parse().unwrap());
+        assert!(crowd.enter("2001:db8:1:2:ffff::4".parse().unwrap()).is_err());
+        let _other = seat(&crowd, "2001:db8:1:3::3".parse().unwrap());
+        let _mapped = seat(&crowd, "::ffff:192.0.2.1".parse().unwrap());
+        assert!(crowd.enter(A).is_err());
     }
 
     #[test]
