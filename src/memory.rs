@@ -27,7 +27,7 @@ pub struct Memory {
     free: Arc<Semaphore>,
     /// Pieces in all.
     all: usize,
-    /// One held message at a time may go beyond them.
+    /// Room that is kept for one held message.
     beyond: Arc<Semaphore>,
 }
 
@@ -40,9 +40,9 @@ pub struct Share(Option<OwnedSemaphorePermit>);
 pub struct NoRoom;
 
 impl Memory {
-    /// Room for so many bytes.
-    pub fn new(bytes: u64) -> Self {
-        let pieces = usize::try_from(bytes).unwrap_or(usize::MAX) / PIECE;
+    /// Room for so many bytes, `kept` of them for a held message that others keep waiting.
+    pub fn new(bytes: u64, kept: u64) -> Self {
+        let pieces = usize::try_from(bytes.saturating_sub(kept)).unwrap_or(usize::MAX) / PIECE;
         let all = pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(all)), all, beyond: Arc::new(Semaphore::new(1)) }
     }
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_mail_never_waits_and_large_mail_waits_for_a_while() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 0);
         let mut large = Share::default();
         memory.grow(&mut large, FREE + (1 << 20)).await.unwrap();
         assert_eq!(large.bytes(), 1 << 20);
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn held_mail_waits_for_a_while_and_then_one_at_a_time_goes_without_room() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 0);
         let most = memory.share((1 << 20) - 2 * STEP).await;
         assert!(timeout(PATIENCE / 2, memory.share(1 << 20)).await.is_err());
         let beyond = timeout(2 * PATIENCE, memory.share(1 << 20)).await.unwrap();

@@ -171,7 +171,7 @@ async fn a_trickle_is_silence() {
 /// A message waits until another one has left its memory; the small one beside them does not.
 #[tokio::test]
 async fn large_mail_waits_for_room_and_small_mail_does_not() {
-    let (relay, _) = start("[listen]\nmax_message_size = \"1MiB\"\nmax_memory = \"1MiB\"\n").await;
+    let (relay, _) = start("[listen]\nmax_message_size = \"1MiB\"\nmax_memory = \"2MiB\"\n").await;
     let line = format!("{}\r\n", "x".repeat(98));
     let begin = async |client: &mut Client| {
         client.say("EHLO tool").await;
