@@ -133,7 +133,7 @@ impl Daemon {
         let listeners = sockets::listen(handed, &file.listen)?;
         let addresses = sockets::addresses(&listeners);
         let hostname: Arc<str> = config.hostname.as_str().into();
-        let memory = Memory::new(file.listen.max_memory.0);
+        let memory = Memory::new(file.listen.max_memory.0, file.listen.max_message_size.0);
         let relay = Relay {
             hostname: hostname.clone(),
             lists: Arc::new(lists),

@@ -27,6 +27,8 @@ pub struct Memory {
     free: Arc<Semaphore>,
     /// Pieces in all.
     all: usize,
+    /// Room that is kept for one held message.
+    beyond: Arc<Semaphore>,
 }
 
 /// The room that one message has. It comes back when this goes.
@@ -38,11 +40,11 @@ pub struct Share(Option<OwnedSemaphorePermit>);
 pub struct NoRoom;
 
 impl Memory {
-    /// Room for so many bytes.
-    pub fn new(bytes: u64) -> Self {
-        let pieces = usize::try_from(bytes).unwrap_or(usize::MAX) / PIECE;
+    /// Room for so many bytes, `kept` of them for a held message that others keep waiting.
+    pub fn new(bytes: u64, kept: u64) -> Self {
+        let pieces = usize::try_from(bytes.saturating_sub(kept)).unwrap_or(usize::MAX) / PIECE;
         let all = pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(all)), all }
+        Self { free: Arc::new(Semaphore::new(all)), all, beyond: Arc::new(Semaphore::new(1)) }
     }
 
     /// Bytes that nobody has.
@@ -64,9 +66,20 @@ impl Memory {
     }
 
     /// Room for a message of `bytes` that is in nobody's way while it waits. One that is larger than all there is has all of
-    /// it: it was taken when there was more.
+    /// it: it was taken when there was more. Clients that send slowly must not hold up mail that was accepted, nor must mail
+    /// that waits for them hold up other clients: after a while one message goes without.
     pub async fn share(&self, bytes: usize) -> Share {
-        if bytes <= FREE { Share::default() } else { self.take(bytes.min(self.all * PIECE)).await }
+        if bytes <= FREE {
+            return Share::default();
+        }
+        loop {
+            if let Ok(share) = timeout(PATIENCE, self.take(bytes.min(self.all * PIECE))).await {
+                return share;
+            }
+            if let Ok(beyond) = timeout(PATIENCE, self.beyond.clone().acquire_owned()).await {
+                return Share(beyond.ok());
+            }
+        }
     }
 
     async fn take(&self, bytes: usize) -> Share {
@@ -107,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_mail_never_waits_and_large_mail_waits_for_a_while() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 0);
         let mut large = Share::default();
         memory.grow(&mut large, FREE + (1 << 20)).await.unwrap();
         assert_eq!(large.bytes(), 1 << 20);
@@ -125,11 +138,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn held_mail_waits_until_there_is_room() {
-        let memory = Memory::new(1 << 20);
-        let all = memory.share(1 << 20).await;
-        assert!(timeout(Duration::from_secs(3600), memory.share(FREE + 1)).await.is_err());
-        drop(all);
+    async fn held_mail_waits_for_a_while_and_then_one_at_a_time_goes_without_room() {
+        let memory = Memory::new(1 << 20, 0);
+        let most = memory.share((1 << 20) - 2 * STEP).await;
+        assert!(timeout(PATIENCE / 2, memory.share(1 << 20)).await.is_err());
+        let beyond = timeout(2 * PATIENCE, memory.share(1 << 20)).await.unwrap();
+        assert!(timeout(Duration::from_secs(3600), memory.share(1 << 20)).await.is_err());
+        // Nobody else waits for what waits.
+        let other = memory.clone();
+        let waiting = tokio::spawn(async move { other.share(1 << 20).await });
+        let mut client = Share::default();
+        tokio::time::sleep(PATIENCE / 10).await;
+        memory.grow(&mut client, FREE + 1).await.unwrap();
+        drop(beyond);
+        waiting.await.unwrap();
+        drop((most, client));
         assert_eq!(memory.share(FREE + 1).await.bytes(), FREE + PIECE);
         // It has lain on the disk since there was more room than now.
         assert_eq!(memory.share(1 << 30).await.bytes(), 1 << 20);

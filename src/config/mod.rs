@@ -106,8 +106,10 @@ impl Config {
         if listen.smtp.is_empty() && listen.submissions.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));
         }
-        if listen.max_memory < listen.max_message_size {
-            return Err(wrong("listen.max_memory", "is less than listen.max_message_size")
+        // One that comes in, or two while it is mended; and one that is held and goes out.
+        let (messages, times) = if listen.line_endings == LineEndings::Fix { (3, "three times") } else { (2, "twice") };
+        if listen.max_memory.0 / messages < listen.max_message_size.0 {
+            return Err(wrong("listen.max_memory", &format!("is less than {times} listen.max_message_size"))
                 .hint("no message of that size could ever be taken; \"256MiB\" is room for ten large ones at a time"));
         }
         if file.opt_out.lists.is_empty() {
@@ -149,10 +151,6 @@ impl Config {
             && circle::is_circle(&listen.addresses(), route, &machine_name())
         {
             return Err(circle);
-        }
-        if listen.line_endings == LineEndings::Fix && listen.max_memory.0 / 2 < listen.max_message_size.0 {
-            return Err(wrong("listen.max_memory", "is less than twice listen.max_message_size")
-                .hint("a message that is mended is there twice for a moment; \"256MiB\" is room for five large ones at a time"));
         }
         access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {

@@ -73,14 +73,14 @@ pub struct Seat {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// This client has all of its own, and mail comes in through each.
+    /// This client has all of its own, and none of them makes room now.
     Client,
     /// Somebody is about to leave, or will be soon.
     Everywhere,
 }
 
 impl Crowd {
-    /// So many places; a client may have `per_client` of them.
+    /// So many places; another machine may have `per_client` of them.
     pub fn new(places: usize, per_client: usize) -> Arc<Self> {
         let place = || Place {
             called: Notify::new(),
@@ -104,14 +104,14 @@ impl Crowd {
     pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, Full> {
         let client = network(ip);
         let mut register = self.register();
-        if register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
-            let mine: Vec<_> = (0..self.places.len()).filter(|place| register.who[*place] == Some(client)).collect();
-            let all_at_work = mine.iter().all(|place| self.places[*place].is_at_work());
-            self.cut_one(mine.into_iter());
-            return Err(if all_at_work { Full::Client } else { Full::Everywhere });
+        // All tools of this machine come from one address.
+        if !client.is_loopback() && register.count.get(&client).is_some_and(|count| *count >= self.per_client) {
+            let mine = (0..self.places.len()).filter(|place| register.who[*place] == Some(client));
+            // Nobody else is to wait for the end of an excuse of this client's.
+            return Err(if self.make_room(mine, Duration::ZERO) { Full::Everywhere } else { Full::Client });
         }
         let Some(place) = register.free.pop() else {
-            self.cut_one(0..self.places.len());
+            self.make_room(0..self.places.len(), WELCOME);
             return Err(Full::Everywhere);
         };
         register.who[place] = Some(client);
@@ -151,12 +151,17 @@ impl Crowd {
         self.places.iter().for_each(|place| place.called.notify_one());
     }
 
-    /// Asks one of these to leave: the one that has been silent for longest and is not excused.
-    fn cut_one(&self, among: impl Iterator<Item = usize>) {
-        let now = self.now();
-        if let Some((_, place)) = among.filter_map(|place| Some((self.places[place].burden(now)?, place))).max() {
-            self.places[place].cut();
+    /// One of these is leaving, asked by now if need be: the one that has been silent for longest and is not excused. Whoever
+    /// has said nothing is, for as long as the `welcome`.
+    fn make_room(&self, among: impl Iterator<Item = usize> + Clone, welcome: Duration) -> bool {
+        let places = || among.clone().map(|place| &self.places[place]);
+        if places().any(Place::is_leaving) {
+            return true;
         }
+        let now = self.now();
+        let most_silent =
+            places().filter_map(|place| Some((place.burden(now, welcome)?, place))).max_by_key(|(silence, _)| *silence);
+        most_silent.is_some_and(|(_, place)| place.cut())
     }
 
     fn now(&self) -> u64 {
@@ -175,17 +180,18 @@ impl Place {
         (since != AT_WORK && !self.is_cut.load(Ordering::Relaxed)).then(|| now.saturating_sub(since))
     }
 
-    fn is_at_work(&self) -> bool {
-        self.waits_since.load(Ordering::Relaxed) == AT_WORK
+    /// It was asked to, and does so at once.
+    fn is_leaving(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed) && self.waits_since.load(Ordering::Relaxed) != AT_WORK
     }
 
     /// How long it has been silent, in milliseconds, where that is no excuse for keeping others out.
-    fn burden(&self, now: u64) -> Option<u64> {
+    fn burden(&self, now: u64, welcome: Duration) -> Option<u64> {
         let silence = self.silence(now)?;
         let age = now.saturating_sub(self.entered.load(Ordering::Relaxed));
         let within = |time: u64, limit: Duration| time < limit.as_millis() as u64;
         let excused = match self.merit.load(Ordering::Relaxed) {
-            0 => within(age, WELCOME),
+            0 => within(age, welcome),
             HAS_SPOKEN => within(age, FIRST_MAIL) && within(silence, PAUSE),
             _ => within(silence, SILENCE),
         };
@@ -260,5 +266,63 @@ fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
         ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn seat(crowd: &Arc<Crowd>, ip: IpAddr) -> Seat {
+        crowd.enter(ip).unwrap()
+    }
+
+    #[test]
+    fn a_client_whose_sessions_are_all_excused_keeps_nobody_else_waiting() {
+        let crowd = Crowd::new(4, 2);
+        let seats = [seat(&crowd, A), seat(&crowd, A)];
+        for seat in &seats {
+            seat.works();
+            seat.proves();
+            seat.waits();
+        }
+        assert_eq!(crowd.enter(A).unwrap_err(), Full::Client);
+        seat(&crowd, B);
+    }
+
+    #[test]
+    fn another_machine_has_its_part_and_this_one_all() {
+        let crowd = Crowd::new(5, 2);
+        let seats = [seat(&crowd, A), seat(&crowd, A)];
+        seats.iter().for_each(Seat::waits);
+        // It is its own session that makes room.
+        assert_eq!(crowd.enter(A).unwrap_err(), Full::Everywhere);
+        assert!(seats[0].is_cut() != seats[1].is_cut());
+        let _all: Vec<_> = [[127, 0, 0, 1]; 3].map(|ip| seat(&crowd, ip.into())).into();
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let crowd = Crowd::new(5, 1);
+        let _first = seat(&crowd, "2001:db8:1:2::3".parse().unwrap());
+        assert!(crowd.enter("2001:db8:1:2:ffff::4".parse().unwrap()).is_err());
+        let _other = seat(&crowd, "2001:db8:1:3::3".parse().unwrap());
+        let _mapped = seat(&crowd, "::ffff:192.0.2.1".parse().unwrap());
+        assert!(crowd.enter(A).is_err());
+    }
+
+    #[test]
+    fn one_makes_room_for_one() {
+        let crowd = Crowd::new(3, 3);
+        let seats = [A, A, B].map(|ip| seat(&crowd, ip));
+        seats.iter().for_each(Seat::waits);
+        std::thread::sleep(WELCOME);
+        for _ in 0..3 {
+            assert_eq!(crowd.enter(B).unwrap_err(), Full::Everywhere);
+        }
+        assert_eq!(seats.iter().filter(|seat| seat.is_cut()).count(), 1);
     }
 }

@@ -167,6 +167,7 @@ impl Input {
         if self.searched < 3 && !self.drained && self.bytes().starts_with(b".\r\n") {
             drop(self.cut(0));
             self.buffer.advance(3);
+            self.searched = 0;
             return Data::Whole(Bytes::new());
         }
         let from = self.searched.saturating_sub(KEPT);
@@ -269,6 +270,20 @@ mod tests {
         for (found, _) in data_however_cut(b"\r\n.\r\n", 10) {
             assert_eq!(found, Data::Whole("\r\n".into()));
         }
+    }
+
+    #[test]
+    fn after_an_empty_message_that_came_in_pieces_comes_a_command() {
+        let mut input = Input::default();
+        for piece in [&b"."[..], b"\r"] {
+            put(&mut input, piece);
+            assert_eq!(input.data(10), Data::Partial);
+        }
+        put(&mut input, b"\n");
+        assert_eq!(input.data(10), Data::Whole(Bytes::new()));
+        assert_eq!(input.line(MAX_LINE), Line::Partial);
+        put(&mut input, b"NOOP\r\n");
+        assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
     }
 
     #[test]

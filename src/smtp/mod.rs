@@ -16,7 +16,7 @@ pub use auth::{Auth, Credentials, Exchange, Mechanism};
 pub use certificate::Certificate;
 pub use command::{Command, Mail};
 pub use crowd::Crowd;
-pub use input::{Data, Input, Line};
+pub use input::{Data, Input, Line, Space};
 pub use reply::Reply;
 pub use seldom::Seldom;
 pub use session::{Access, Limits, Session, Step, Timeouts};
