@@ -27,7 +27,7 @@ pub struct Memory {
     free: Arc<Semaphore>,
     /// Pieces in all.
     all: usize,
-    /// One held message at a time may go beyond them.
+    /// Room that is kept for one held message.
     beyond: Arc<Semaphore>,
 }
 
@@ -40,9 +40,9 @@ pub struct Share(Option<OwnedSemaphorePermit>);
 pub struct NoRoom;
 
 impl Memory {
-    /// Room for so many bytes.
-    pub fn new(bytes: u64) -> Self {
-        let pieces = usize::try_from(bytes).unwrap_or(usize::MAX) / PIECE;
+    /// Room for so many bytes, `kept` of them for a held message that others keep waiting.
+    pub fn new(bytes: u64, kept: u64) -> Self {
+        let pieces = usize::try_from(bytes.saturating_sub(kept)).unwrap_or(usize::MAX) / PIECE;
         let all = pieces.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(all)), all, beyond: Arc::new(Semaphore::new(1)) }
     }
@@ -100,6 +100,14 @@ impl Share {
         bytes <= FREE + self.bytes()
     }
 
+    /// Gives back what a message of so many bytes does not need.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let needed = bytes.saturating_sub(FREE).div_ceil(PIECE);
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(permit.num_permits().saturating_sub(needed)));
+        }
+    }
+
     /// The message, whose bytes have this room until the last of them goes.
     pub fn kept_by(self, message: Message) -> Message {
         // Mail of the usual size has none, and is left as it is.
@@ -120,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn small_mail_never_waits_and_large_mail_waits_for_a_while() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 0);
         let mut large = Share::default();
         memory.grow(&mut large, FREE + (1 << 20)).await.unwrap();
         assert_eq!(large.bytes(), 1 << 20);
@@ -135,11 +143,13 @@ mod tests {
         assert_eq!(small.bytes(), STEP);
         memory.grow(&mut small, FREE + STEP + 1).await.unwrap();
         assert_eq!(small.bytes(), 2 * STEP);
+        small.shrink_to(FREE + PIECE + 1);
+        assert_eq!((small.bytes(), memory.left()), (2 * PIECE, (1 << 20) - 2 * PIECE));
     }
 
     #[tokio::test(start_paused = true)]
     async fn held_mail_waits_for_a_while_and_then_one_at_a_time_goes_without_room() {
-        let memory = Memory::new(1 << 20);
+        let memory = Memory::new(1 << 20, 0);
         let most = memory.share((1 << 20) - 2 * STEP).await;
         assert!(timeout(PATIENCE / 2, memory.share(1 << 20)).await.is_err());
         let beyond = timeout(2 * PATIENCE, memory.share(1 << 20)).await.unwrap();

@@ -136,8 +136,8 @@ fn entry(subject: &Subject) {
         Kind::Pattern => Subject::pattern,
         _ => Subject::guess,
     };
-    // Letters may take more bytes than the A-label that was written.
-    if shown.len() <= 320 {
+    // Letters may take more bytes than the A-label that was written, and be signs only.
+    if shown.len() <= 320 && shown.contains(char::is_alphanumeric) {
         assert_eq!(read(&shown).as_ref(), Ok(subject), "{shown:?}");
     }
     for address in named_by(subject) {

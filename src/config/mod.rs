@@ -24,6 +24,9 @@ pub use route::{Encryption, HostRoute, Route};
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
 
+/// Each session has a place in memory from the start.
+const MOST_SESSIONS: usize = 100_000;
+
 /// What the relay runs by.
 #[derive(Debug)]
 pub struct Config {
@@ -103,11 +106,16 @@ impl Config {
                 return Err(wrong(key, "may not be 0").hint("delete the line to have the default"));
             }
         }
+        if listen.max_sessions > MOST_SESSIONS {
+            return Err(wrong("listen.max_sessions", "is more than 100,000").hint("512 serve thousands of tools that take turns"));
+        }
         if listen.smtp.is_empty() && listen.submissions.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));
         }
-        if listen.max_memory < listen.max_message_size {
-            return Err(wrong("listen.max_memory", "is less than listen.max_message_size")
+        // One that comes in, or two while it is mended; and one that is held and goes out.
+        let (messages, times) = if listen.line_endings == LineEndings::Fix { (3, "three times") } else { (2, "twice") };
+        if listen.max_memory.0 / messages < listen.max_message_size.0 {
+            return Err(wrong("listen.max_memory", &format!("is less than {times} listen.max_message_size"))
                 .hint("no message of that size could ever be taken; \"256MiB\" is room for ten large ones at a time"));
         }
         if file.opt_out.lists.is_empty() {
@@ -149,10 +157,6 @@ impl Config {
             && circle::is_circle(&listen.addresses(), route, &machine_name())
         {
             return Err(circle);
-        }
-        if listen.line_endings == LineEndings::Fix && listen.max_memory.0 / 2 < listen.max_message_size.0 {
-            return Err(wrong("listen.max_memory", "is less than twice listen.max_message_size")
-                .hint("a message that is mended is there twice for a moment; \"256MiB\" is room for five large ones at a time"));
         }
         access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use icu_normalizer::ComposingNormalizerBorrowed as Normalizer;
+use icu_normalizer::uts46::Uts46MapperBorrowed as Uts46Mapper;
 use idna::AsciiDenyList;
 
 /// The longest mailbox that is taken, in bytes: local part 64, `@`, domain 255 (RFC 5321 4.5.3.1).
@@ -222,10 +223,11 @@ pub fn glob_key(glob: &str) -> String {
 /// What a glob may hold.
 const WILD: [char; 2] = ['*', '?'];
 
-/// Letters as IDNA has them, each by itself, for what stands beside a wildcard need be no label.
+/// Letters as IDNA has them (UTS 46 4, mapped and in NFC), of what need be no label; what it knows none for stays.
 fn wild_letters(label: &str) -> String {
-    let letter = |c: char| if c.is_ascii() { c.into() } else { domain_letters(&domain_key(&c.to_string())).into_owned() };
-    lower_nfc(&label.chars().map(letter).collect::<String>())
+    let label = lower_nfc(label);
+    let mapped: String = Uts46Mapper::new().map_normalize(label.chars()).collect();
+    if mapped.contains(char::REPLACEMENT_CHARACTER) { label } else { mapped }
 }
 
 /// A domain in comparing form with letters (U-labels) in the place of A-labels.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use optout_relay::smtp::Certificate;
 use optout_relay::upstream::{Trust, connector};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::TlsConnector;
@@ -171,7 +172,7 @@ async fn a_trickle_is_silence() {
 /// A message waits until another one has left its memory; the small one beside them does not.
 #[tokio::test]
 async fn large_mail_waits_for_room_and_small_mail_does_not() {
-    let (relay, _) = start("[listen]\nmax_message_size = \"1MiB\"\nmax_memory = \"1MiB\"\n").await;
+    let (relay, _) = start("[listen]\nmax_message_size = \"1MiB\"\nmax_memory = \"2MiB\"\n").await;
     let line = format!("{}\r\n", "x".repeat(98));
     let begin = async |client: &mut Client| {
         client.say("EHLO tool").await;
@@ -225,4 +226,22 @@ async fn a_user_who_is_removed_logs_in_anew() {
     goes.expect_to("czNjcmV0", "535").await;
     drop((stays, goes));
     assert!(relay.stop().await);
+}
+
+/// A tool would not trust it, and only says that there is "no TLS".
+#[tokio::test]
+async fn a_certificate_whose_time_is_over_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let write = |from: i32, until: i32| {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(at("chain.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(at("key.pem"), key.serialize_pem()).unwrap();
+        Certificate::open(&at("chain.pem"), &at("key.pem")).unwrap().lapse()
+    };
+    assert_eq!(write(2020, 2021), Some("has expired: tools will not trust it"));
+    assert_eq!(write(2090, 2091), Some("is not valid yet: tools will not trust it"));
+    assert_eq!(write(2020, 2090), None);
 }

@@ -278,6 +278,7 @@ fn a_glob_meets_every_spelling_too() {
         // An A-label hides the letters that a wildcard stands beside.
         ("*@*bücher.example", &["a@bücher.example", "a@XN--BCHER-KVA.example", "a@altebu\u{308}cher\u{3002}example"]),
         ("*@b?cher.b\u{fc}cher.example", &["a@bücher.bücher.example"]),
+        ("*@*ｶﾞ*.example", &["a@ガム.example", "a@xｶﾞ.example"]),
         ("*@*ϑ.bücher.example", &["a@xθ.bücher.example"]),
         ("\"a\\b c\"@x.example", &[]),
         ("\"a\\b*\"@x.example", &["ab@x.example", "abc@x.example"]),
