@@ -296,7 +296,8 @@ async fn open_spool(config: &Config) -> Result<(Arc<Spool>, Backlog), StartError
 async fn open_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> {
     let Some((chain, key)) = config.certificate.clone() else { return Ok(None) };
     let failed = Fault::of_file(&chain, "the certificate could not be read: the reader failed");
-    let opened = tokio::task::spawn_blocking(move || Certificate::open(&chain, &key)).await;
+    let open = move || Certificate::open(&chain, &key).inspect(Certificate::warn);
+    let opened = tokio::task::spawn_blocking(open).await;
     opened.unwrap_or(Err(failed)).map(|certificate| Some(Arc::new(certificate))).map_err(StartError::Config)
 }
 

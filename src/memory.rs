@@ -100,6 +100,14 @@ impl Share {
         bytes <= FREE + self.bytes()
     }
 
+    /// Gives back what a message of so many bytes does not need.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let needed = bytes.saturating_sub(FREE).div_ceil(PIECE);
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(permit.num_permits().saturating_sub(needed)));
+        }
+    }
+
     /// The message, whose bytes have this room until the last of them goes.
     pub fn kept_by(self, message: Message) -> Message {
         // Mail of the usual size has none, and is left as it is.
@@ -135,6 +143,8 @@ mod tests {
         assert_eq!(small.bytes(), STEP);
         memory.grow(&mut small, FREE + STEP + 1).await.unwrap();
         assert_eq!(small.bytes(), 2 * STEP);
+        small.shrink_to(FREE + PIECE + 1);
+        assert_eq!((small.bytes(), memory.left()), (2 * PIECE, (1 << 20) - 2 * PIECE));
     }
 
     #[tokio::test(start_paused = true)]

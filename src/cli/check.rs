@@ -30,8 +30,11 @@ pub fn run(config: &Config) -> Done {
         writeln!(out, "... and {} more that are named twice", loaded.twin_count - loaded.twins.len())?;
     }
     if let Some((chain, key)) = &config.certificate {
-        Certificate::open(chain, key).map_err(|fault| Failure::of_config(&fault))?;
+        let certificate = Certificate::open(chain, key).map_err(|fault| Failure::of_config(&fault))?;
         writeln!(out, "{}: sound, and belongs to {}", chain.display(), key.display())?;
+        if let Some(lapse) = certificate.lapse() {
+            writeln!(out, "{}: {lapse}", chain.display())?;
+        }
     }
     if let Some(path) = &config.users {
         let users = users::read(path).map_err(|fault| Failure::of_list(&fault))?;

@@ -24,6 +24,9 @@ pub use route::{Encryption, HostRoute, Route};
 /// Looked for where no `--config` is given, in this order.
 pub const PLACES: [&str; 2] = ["config/relay.toml", "/etc/optout-relay/relay.toml"];
 
+/// Each session has a place in memory from the start.
+const MOST_SESSIONS: usize = 100_000;
+
 /// What the relay runs by.
 #[derive(Debug)]
 pub struct Config {
@@ -102,6 +105,9 @@ impl Config {
             if is_zero {
                 return Err(wrong(key, "may not be 0").hint("delete the line to have the default"));
             }
+        }
+        if listen.max_sessions > MOST_SESSIONS {
+            return Err(wrong("listen.max_sessions", "is more than 100,000").hint("512 serve thousands of tools that take turns"));
         }
         if listen.smtp.is_empty() && listen.submissions.is_empty() {
             return Err(wrong("listen.smtp", "names no address").hint("smtp = [\"127.0.0.1:2525\"]"));

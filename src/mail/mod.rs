@@ -19,5 +19,5 @@ pub use message::{HeaderSection, Message};
 pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;
 pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};
-pub use trace::received;
+pub use trace::{is_trace, received};
 pub use xtext::{embedded, envelope_id, original_recipient};

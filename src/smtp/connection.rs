@@ -48,7 +48,7 @@ const PROGRESS: usize = 4 << 10;
 /// Serves one client to its end. Errors of the socket end it and concern nobody else.
 pub async fn run(door: &Door, stream: TcpStream, ip: IpAddr, entrance: Entrance, seat: Seat) {
     let access = door.access(ip);
-    let session = Session::new(door.hostname.clone(), ip.to_canonical(), door.limits, access);
+    let session = Session::new(door.hostname.clone(), ip, door.limits, access);
     let (stream, input, out) = (Stream::Plain(stream), Input::default(), Vec::with_capacity(256));
     let mut connection = Connection { door, seat, access, stream, session, input, data_refused: false, out };
     let End { last, cause } = match connection.serve(ip, entrance).await {
@@ -192,7 +192,7 @@ impl Connection<'_> {
         match step {
             Step::Say(reply) => reply.write_to(&mut self.out),
             Step::Judge(recipient) => self.recipient(recipient).await,
-            Step::Receive => self.message().await?,
+            Step::Receive => self.message(ip).await?,
             Step::LogIn(credentials) => return self.log_in(credentials, ip).await,
             Step::Encrypt => return self.start_tls(ip).await,
             Step::Close(reply) => {
@@ -211,9 +211,9 @@ impl Connection<'_> {
         }
     }
 
-    async fn message(&mut self) -> Result<(), End> {
+    async fn message(&mut self, ip: IpAddr) -> Result<(), End> {
         Reply::GO_ON.write_to(&mut self.out);
-        let received = self.content().await?;
+        let received = self.content(ip).await?;
         self.seat.works();
         let reply = match (received, self.session.end_of_data()) {
             (Ok(message), Some(envelope)) => self.take(envelope, message).await,
@@ -236,7 +236,7 @@ impl Connection<'_> {
     }
 
     /// Everything up to the final dot; or the reply to what was read to its end and thrown away.
-    async fn content(&mut self) -> Result<Result<Message, Reply>, End> {
+    async fn content(&mut self, ip: IpAddr) -> Result<Result<Message, Reply>, End> {
         self.seat.waits();
         self.flush().await?;
         let end = Instant::now() + self.door.timeouts.message;
@@ -262,7 +262,7 @@ impl Connection<'_> {
                 let grown = self.door.memory.grow(&mut share, self.input.waiting()).await.is_ok();
                 let spread = self.input.waiting() < WORTHWHILE || (grown && self.input.spread(limit).is_ok());
                 if !grown || !spread {
-                    too_much = Reply::NO_MEMORY;
+                    too_much = self.door.no_memory(ip);
                     self.input.drain();
                     share = Share::default();
                 }
@@ -293,20 +293,26 @@ impl Connection<'_> {
         let deadline = Instant::now() + self.door.timeouts.command;
         let check = async { Ok(users.login(&name, &password).await) };
         let login = outside(self.door, &self.seat, true, deadline, check).await?;
-        match &login {
-            Login::Ok(_) => self.seat.proves(),
-            Login::Busy => {}
+        let late = match &login {
+            Login::Ok(_) => {
+                self.seat.proves();
+                Duration::ZERO
+            }
+            // Whoever comes in crowds waits as well.
+            Login::Busy => WRONG_LOGIN,
             Login::Wrong => {
                 // What is no name here may be a password in the wrong field.
                 let user = if users.has(&name) { clean(&name, 100) } else { "(unknown)".into() };
                 tracing::warn!(client = %ip, user, "login failed: user name or password is wrong");
-                let wait = WRONG_LOGIN * (self.session.failed_logins() + 1);
-                let late = async {
-                    sleep(wait).await;
-                    Ok(())
-                };
-                outside(self.door, &self.seat, true, deadline + wait, late).await?;
+                WRONG_LOGIN * (self.session.failed_logins() + 1)
             }
+        };
+        if !late.is_zero() {
+            let wait = async {
+                sleep(late).await;
+                Ok(())
+            };
+            outside(self.door, &self.seat, true, Instant::now() + 2 * late, wait).await?;
         }
         match self.session.logged_in(login) {
             Step::Close(reply) => Err(End::saying(reply)),

@@ -128,7 +128,9 @@ impl Crowd {
 
     /// Where there is a crowd, whoever has been silent for long must leave; how many those are.
     pub fn thin_out(&self) -> usize {
-        if self.taken() * 100 <= self.places.len() * CROWDED {
+        // Held to the end, so that nobody who comes in just now is taken for somebody else.
+        let register = self.register();
+        if (self.places.len() - register.free.len()) * 100 <= self.places.len() * CROWDED {
             return 0;
         }
         let now = self.now();

@@ -21,7 +21,7 @@ pub use reply::Reply;
 pub use seldom::Seldom;
 pub use session::{Access, Limits, Session, Step, Timeouts};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,7 @@ pub struct Told {
     handshakes: Seldom,
     cuts: Seldom,
     full: Seldom,
+    memory: Seldom,
     accept: Seldom,
 }
 
@@ -102,7 +103,6 @@ pub enum Entrance {
 
 impl Door {
     fn access(&self, ip: IpAddr) -> Access {
-        let ip = ip.to_canonical();
         let local = ip.is_loopback();
         Access {
             trusted: self.clients.iter().any(|net| net.contains(&ip)),
@@ -122,16 +122,31 @@ impl Door {
         }
     }
 
+    /// The reply, and a line in the log.
+    fn no_memory(&self, client: IpAddr) -> Reply {
+        let left = self.memory.left();
+        self.told.memory.tell(|times| {
+            tracing::warn!(
+                %client, times, left,
+                "a large message was not taken: too many bytes are in memory at once\nhint: raise `listen.max_memory`, if the machine has more"
+            );
+        });
+        Reply::NO_MEMORY
+    }
+
     async fn mend(&self, wire: Bytes, mut room: Share, limit: usize, envelope: Option<&Envelope>) -> Result<Message, Reply> {
+        let client = envelope.map_or(IpAddr::from([0; 4]), |envelope| envelope.client.ip);
         // There are two of them for a moment, and the second one may be longer.
         let both = wire.len() + limit.min(wire.len().saturating_mul(2));
-        self.memory.grow(&mut room, both).await.map_err(|NoRoom| Reply::NO_MEMORY)?;
+        self.memory.grow(&mut room, both).await.map_err(|NoRoom| self.no_memory(client))?;
         // Bytes that were made to be slow must not keep other sessions waiting.
         let mended = tokio::task::spawn_blocking(move || Message::mended(wire, limit)).await;
         let (message, mending) = mended.map_err(|_| Reply::CANNOT_MEND)?.map_err(|not| match not {
             NotMended::TooLarge => Reply::TOO_LARGE,
-            NotMended::NoRoom => Reply::NO_MEMORY,
+            NotMended::NoRoom => self.no_memory(client),
         })?;
+        // The other one is gone.
+        room.shrink_to(message.len());
         if let Some(Envelope { id, client, sender, .. }) = envelope {
             let (ip, helo, sender) = (client.ip, &*client.helo, clean(sender.as_str(), 320));
             tracing::info!(%id, client = %ip, helo, sender, "mended line ends: {mending}");
@@ -147,9 +162,9 @@ pub async fn serve(door: Arc<Door>, listener: TcpListener, entrance: Entrance) {
             () = door.stop.cancelled() => return,
             admitted = admit(&door, &listener, entrance) => admitted,
         };
-        let Some((stream, peer, seat)) = admitted else { continue };
+        let Some((stream, ip, seat)) = admitted else { continue };
         let shared = door.clone();
-        door.tasks.spawn(async move { connection::run(&shared, stream, peer.ip(), entrance, seat).await });
+        door.tasks.spawn(async move { connection::run(&shared, stream, ip, entrance, seat).await });
     }
 }
 
@@ -169,9 +184,10 @@ pub async fn keep_order(door: Arc<Door>) {
 }
 
 /// The next client, when it has a place.
-async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Option<(TcpStream, SocketAddr, Seat)> {
-    let (stream, peer) = match listener.accept().await {
-        Ok(accepted) => accepted,
+async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Option<(TcpStream, IpAddr, Seat)> {
+    let (stream, ip) = match listener.accept().await {
+        // An IPv4 client on a socket for both families has one name in the log.
+        Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
         Err(error) => {
             // Out of file descriptors, mostly: it passes when other sessions end, and must not spin meanwhile.
             door.told.accept.tell(|times| {
@@ -185,12 +201,12 @@ async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Optio
         }
     };
     loop {
-        match door.crowd.enter(peer.ip()) {
-            Ok(seat) => return Some((stream, peer, seat)),
+        match door.crowd.enter(ip) {
+            Ok(seat) => return Some((stream, ip, seat)),
             Err(Full::Everywhere) => drop(timeout(LOOK_AGAIN, door.crowd.freed()).await),
             Err(Full::Client) => {
                 door.told.full.tell(|times| {
-                    tracing::warn!(client = %peer.ip(), times, "refused: it has as many sessions as one client may have");
+                    tracing::warn!(client = %ip, times, "refused: it has as many sessions as one client may have");
                 });
                 // Where encryption comes first there is no way to say it.
                 if entrance == Entrance::Plain {

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 
 use super::files::{Folder, TEMPORARY};
 use super::record::{Form, Record, Unreadable};
-use crate::mail::{Id, Mail, Message};
+use crate::mail::{Id, Mail, Message, is_trace};
 
 /// A record is read up to this size, in bytes: tens of thousands of recipients with what the host said to each.
 const MAX_RECORD: u64 = 64 << 20;
@@ -259,9 +259,9 @@ fn whole(record: Record, mut bytes: Bytes) -> Result<(Mail, Record), Unusable> {
         return Err(Unusable::Cut);
     }
     let sound = |wire| Message::from_wire(wire).filter(|message| !message.ends_early()).ok_or(Unusable::NoMessage);
-    let trace = sound(bytes.split_to(record.trace as usize))?;
+    let trace = Some(bytes.split_to(record.trace as usize)).filter(|trace| is_trace(trace)).ok_or(Unusable::NoMessage)?;
     let message = sound(bytes)?;
-    Ok((Mail::new(record.envelope.clone(), trace.wire().clone(), message), record))
+    Ok((Mail::new(record.envelope.clone(), trace, message), record))
 }
 
 /// The record, and what stands behind it in a single file.

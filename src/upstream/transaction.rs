@@ -10,7 +10,7 @@ use super::connection::{Broken, Connection, HostReply};
 use super::host::Settings;
 use super::offer::Offer;
 use super::{Load, Sent, To};
-use crate::mail::{Envelope, Notify, Outcome, Stage, Status, Wish, embedded};
+use crate::mail::{Envelope, Notify, Outcome, Stage, Status, Wish, embedded, is_trace};
 
 /// Nobody waits longer for a connection to be in step again; a new one is made faster.
 const RESET: Duration = Duration::from_secs(5);
@@ -32,9 +32,13 @@ pub async fn transact(
     if let Some(refusal) = unfit(connection.offer, to, load) {
         return (Sent::Done(vec![Outcome::Refused(refusal); to.len()]), true);
     }
+    let commands = commands(connection.offer, to, load);
+    if let Some(refusal) = forged(&commands, load) {
+        return (Sent::Done(vec![Outcome::Refused(refusal); to.len()]), true);
+    }
     let outcomes = Vec::with_capacity(to.len());
     let mut dialogue = Dialogue { connection, settings, batch: String::new(), stage: Stage::Mail, outcomes, begun: false };
-    let usable = match dialogue.envelope(to, load).await {
+    let usable = match dialogue.envelope(to, commands).await {
         // Only the end of the connection takes back what 354 has begun.
         Ok(()) if dialogue.begun && dialogue.has_accepted() && !still() => return (Sent::Recalled, false),
         Ok(()) if dialogue.begun && dialogue.has_accepted() => dialogue.content(load).await,
@@ -68,8 +72,8 @@ struct Dialogue<'c> {
 
 impl Dialogue<'_> {
     /// MAIL, RCPT and DATA, as far as there is somebody to send to.
-    async fn envelope(&mut self, to: &[To<'_>], load: &Load<'_>) -> Result<(), Broken> {
-        let mut commands = commands(self.connection.offer, to, load).into_iter();
+    async fn envelope(&mut self, to: &[To<'_>], commands: Vec<String>) -> Result<(), Broken> {
+        let mut commands = commands.into_iter();
         let pipelining = self.connection.offer.pipelining;
         if pipelining {
             self.batch = commands.by_ref().collect();
@@ -113,6 +117,7 @@ impl Dialogue<'_> {
 
     /// The message and its dot in one write; the reply settles all who were accepted.
     async fn content(&mut self, load: &Load<'_>) -> bool {
+        debug_assert!(!load.mail.message.ends_early(), "a lone dot is an end of data");
         self.connection.hold(load.mail.trace.clone());
         self.connection.hold(load.mail.message.wire().clone());
         self.connection.hold(Bytes::from_static(b".\r\n"));
@@ -172,6 +177,17 @@ fn unfit(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Option<Status> {
     }
 }
 
+/// What would be more than one command to the host, or more than one field to whoever reads the mail. Whatever comes in was
+/// parsed or cleaned, so there is none; if there ever is, it stays here.
+fn forged(commands: &[String], load: &Load<'_>) -> Option<Status> {
+    let is_line = |command: &String| command.strip_suffix("\r\n").is_some_and(|line| !line.contains(char::is_control));
+    if commands.iter().all(is_line) && is_trace(&load.mail.trace) {
+        return None;
+    }
+    tracing::error!(id = %load.mail.envelope.id, "not sent: its envelope holds control characters");
+    Some(Status::new(Stage::Local, 554, "5.6.0 the envelope holds control characters"))
+}
+
 fn needs_smtputf8(to: &[To<'_>], load: &Load<'_>) -> bool {
     load.utf8_header
         || !load.mail.envelope.sender.as_str().is_ascii()
@@ -179,7 +195,7 @@ fn needs_smtputf8(to: &[To<'_>], load: &Load<'_>) -> bool {
 }
 
 fn commands(offer: Offer, to: &[To<'_>], load: &Load<'_>) -> Vec<String> {
-    // An address has no control bytes and no unquoted brackets: it was parsed. Writing to a String cannot fail.
+    // An address has no unquoted brackets: it was parsed. Writing to a String cannot fail.
     let mut mail = format!("MAIL FROM:<{}>", load.mail.envelope.sender);
     if offer.size.is_some() {
         let _ = write!(mail, " SIZE={}", load.mail.len());
@@ -255,4 +271,54 @@ fn at_data(reply: &HostReply) -> Outcome {
 fn unanswered(what: &str) -> Outcome {
     let text = format!("4.4.2 the mail host {what} after the message, it may have it");
     Outcome::Deferred(Status::new(Stage::Unanswered, 451, &text))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::mail::{Address, Client, Id, Mail, Message, PlusTags, ReversePath};
+    use crate::optout::{Builder, Context, Policy, Title, Verdict, judge};
+
+    /// What is said of a message with such an `ENVID`, `ORCPT` and trace field, to a host that takes them all.
+    fn refusal(envid: &str, original: &str, trace: &'static str) -> Option<u16> {
+        let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
+        let address = Address::parse("in@x.example").unwrap();
+        let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::Is(""), policy: &policy };
+        let Verdict::Clear(permit) = judge(&list, &address, &context) else { panic!("nobody has opted out") };
+        let wish = Wish { notify: Notify::Unsaid, original: Some(original.into()) };
+        let envelope = Envelope {
+            id: Id::new(1, 1),
+            client: Client::new([127, 0, 0, 1].into()),
+            sender: ReversePath::Null,
+            recipients: vec![],
+            eight_bit: false,
+            smtputf8: false,
+            ret: None,
+            envid: Some(envid.into()),
+        };
+        let mail = Mail::new(envelope, trace.into(), Message::from_wire("x\r\n".into()).unwrap());
+        let (load, to) = (Load::new(&mail), [To { permit, wish: &wish }]);
+        let offer = Offer { dsn: true, ..Offer::default() };
+        forged(&commands(offer, &to, &load), &load).map(|status| status.code)
+    }
+
+    #[test]
+    fn nothing_that_is_two_commands_or_two_fields_goes_to_the_host() {
+        const TRACE: &str = "Received: from tool\r\n\tby us\r\n";
+        assert_eq!(refusal("a", "rfc822;a@x.example", TRACE), None);
+        assert_eq!(refusal("a", "rfc822;a@x.example", ""), None);
+        for (envid, original, trace) in [
+            ("a\r\nRCPT TO:<victim@x.example>", "rfc822;a@x.example", TRACE),
+            ("a\nb", "rfc822;a@x.example", TRACE),
+            ("a", "rfc822;a@x.example\r\nDATA", TRACE),
+            ("a", "rfc822;a\0@x.example", TRACE),
+            ("a", "rfc822;a@x.example", "Received: from tool\r\nSubject: forged\r\n"),
+            ("a", "rfc822;a@x.example", "Received: from tool\r\n.\r\n"),
+            ("a", "rfc822;a@x.example", "Received: from tool\n"),
+        ] {
+            assert_eq!(refusal(envid, original, trace), Some(554), "{envid:?} {original:?} {trace:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 """The same malformed ends of data to this relay, strict and mending, and to Debian's Postfix, all in front of one host: who
-takes the mail, how many mails arrive, whether the session lives, and whether a smuggled one arrives.
+takes the mail, how many mails arrive and whether as they were sent, whether the session lives, and whether a smuggled one
+arrives. That there is something to smuggle is proved by a Postfix that does not forbid it.
 
 usage: differential.py RELAY-BINARY FOLDER [--write]
 
@@ -7,21 +8,34 @@ The table in docs/differential.md must be what was measured; --write writes it a
 """
 
 import re
+import signal
 import socket
 import socketserver
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from hosts import Postfix, free_port, wait_for
+from hosts import PATIENCE, Postfix, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).with_name("ends-of-data.toml")
 DOCUMENT = ROOT / "docs" / "differential.md"
+
+# The same for all, so that what is too large is too large everywhere.
+LARGEST = 1_000_000
+
+# What a name in a corpus stands for where it is repeated.
+REPEATED = {"..": "..\r\n", "lf": "\n", "line": "sixty-four bytes are a line that is long enough for the purpose.\r\n"}
+
+# Between two segments, so that the first is read alone. If it is not, one case is like another: nothing hangs on it.
+PAUSE = threading.Event()
+RECEIVED = re.compile(rb"Received: from [^\n]*\r\n(?:[ \t][^\n]*\r\n)*")
+BARE = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
+
 INTRODUCTION = """# What becomes of malformed mail
 
 The same bytes, sent after DATA's 354 to this relay, to this relay with `listen.line_endings = "fix"`, and to Debian's Postfix {version}
@@ -29,10 +43,14 @@ with `smtpd_forbid_bare_newline = reject` and no exclusions, each in front of th
 end of a message and others do not: where two of them disagree, whoever writes a mail can smuggle a second one in behind it.
 
 `1` is one mail at the host, `refused` is a 5xx after the true end and nothing at the host, `2` are two mails that were two by the
-standard as well. A **smuggled** mail never is among them. Unless something else stands there, the session goes on.
+standard as well. A **smuggled** mail never is among them; past this Postfix with `smtpd_forbid_bare_newline = no` go those of {open} of
+the {cases} cases. `altered` is mail that arrived in other bytes than it was sent, the `Received:` field aside; `mended` is mail in which
+LF, CR, and any number of CR before an LF became CRLF, NUL is gone, and nothing else has changed. Unless something else stands there,
+the session goes on.
 
 `tests/interop/differential.py` makes this table from `tests/interop/ends-of-data.toml`, and fails where it is not what it measures, where a
-difference has no reason, or where this relay lets a smuggled mail, a bare CR, a bare LF or a NUL through to the host.
+difference has no reason, or where this relay lets a smuggled mail, a bare CR, a bare LF or a NUL through to the host, alters a mail that
+needs no mending, or mends one in another way.
 
 | sent | this relay | `"fix"` | Postfix | why they differ |
 |---|---|---|---|---|
@@ -92,7 +110,7 @@ class Strict(Postfix):
     """It hands everything on to the sink, and forbids all that it can."""
 
     def __init__(self, folder, sink):
-        self.sink = sink
+        self.sink, self.open_port = sink, free_port()
         super().__init__(folder)
 
     def main_cf(self):
@@ -108,10 +126,21 @@ smtpd_forbid_bare_newline = reject
 smtpd_forbid_bare_newline_exclusions =
 smtpd_error_sleep_time = 0
 smtpd_delay_reject = no
+message_size_limit = {LARGEST}
 """
 
     def master_cf(self):
-        return super().master_cf() + "\nsmtp unix - - n - - smtp\nrelay unix - - n - - smtp\n"
+        forbids_nothing = f"\n127.0.0.1:{self.open_port} inet n - n - - smtpd\n  -o smtpd_forbid_bare_newline=no\n"
+        return super().master_cf() + forbids_nothing + "smtp unix - - n - - smtp\nrelay unix - - n - - smtp\n"
+
+
+class Open:
+    """The same Postfix by its other door."""
+
+    name = "open"
+
+    def __init__(self, postfix):
+        self.port = postfix.open_port
 
 
 class Relay:
@@ -122,7 +151,7 @@ class Relay:
         (folder / "blacklist.toml").write_text("")
         (folder / "relay.toml").write_text(
             f'hostname = "relay.example"\nstate_dir = "{folder}/var"\n[upstream]\nurl = "smtp://127.0.0.1:{sink}"\n'
-            f'[listen]\nsmtp = ["127.0.0.1:{self.port}"]\n{keys}'
+            f'[listen]\nsmtp = ["127.0.0.1:{self.port}"]\nmax_message_size = "{LARGEST}B"\n{keys}'
         )
         self.process = subprocess.Popen(
             [binary, "serve", "--config", folder / "relay.toml"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -135,85 +164,166 @@ class Relay:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(60)
+        return self.process.wait(60)
+
+
+@dataclass
+class Case:
+    """What is sent, and why there is a difference."""
+
+    fake: str | None
+    name: str
+    pieces: list
+    why: str | None
+    opens: str
+
+    def body(self, number, server):
+        """What stands before the first true end, the CR LF behind DATA being its first; `None` without DATA."""
+        if self.opens == "nothing":
+            return None
+        wire = b"".join(spelled(piece, number, server) for piece in self.pieces)
+        assert b"\r\n.\r\n" in b"\r\n" + wire, f"{self.name} has no true end"
+        return wire[: (b"\r\n" + wire).index(b"\r\n.\r\n")]
 
 
 def cases():
-    """Names, pieces, and why there is a difference."""
     corpus = tomllib.loads(CORPUS.read_text())
     for fake in corpus["fake"]:
         for place in corpus["place"]:
             pieces = [piece.replace("{fake}", fake["send"]) for piece in place["send"]]
-            yield fake["name"], place["name"], pieces, fake.get("why")
+            yield Case(fake["name"], place["name"], pieces, fake.get("why"), place.get("opens", "DATA"))
     for case in corpus["case"]:
-        yield None, case["name"], case["send"], case.get("why")
+        yield Case(None, case["name"], case["send"], case.get("why"), case.get("opens", "DATA"))
 
 
 def spelled(piece, number, server):
-    piece = re.sub(r"\{x\*(\d+)\}", lambda times: "x" * int(times[1]), piece)
+    piece = re.sub(r"\{(\S+)\*(\d+)\}", lambda times: REPEATED.get(times[1], times[1]) * int(times[2]), piece)
     for word in ("smuggled", "second"):
         piece = piece.replace("{" + word + "}", f"{word}-{number}@{server}.example")
     return piece.encode("latin-1")
 
 
-def heard(stream, quiet):
-    """All lines until it has been quiet for so long; and whether it has hung up."""
-    wire, end = b"", time.monotonic() + 20
-    stream.settimeout(quiet)
-    while time.monotonic() < end:
-        try:
-            piece = stream.recv(65536)
-        except TimeoutError:
-            if wire:
-                break
-            continue
-        except OSError:
-            piece = b""
-        if not piece:
-            return wire.split(b"\r\n")[:-1], True
-        wire += piece
-    return wire.split(b"\r\n")[:-1], False
+class Client:
+    def __init__(self, port):
+        self.stream = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.unread = b""
 
-
-def knock(server, number, pieces):
-    """One session with one case: the first reply after it, and whether the session lives."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as stream:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        envelope = [None, "EHLO tool.example", f"MAIL FROM:<case-{number}@{server.name}.example>", "RCPT TO:<buyer@example.com>", "DATA"]
-        for line, code in zip(envelope, (b"220", b"250", b"250", b"250", b"354")):
-            if line:
-                stream.sendall(line.encode() + b"\r\n")
-            lines = []
-            while not lines or lines[-1][3:4] == b"-":
-                more, gone = heard(stream, 0.05)
-                lines += more
-                assert not gone, (server.name, number, line, lines)
-            assert lines[-1].startswith(code), (server.name, number, line, lines)
+    def send(self, *pieces):
         for at, piece in enumerate(pieces):
-            # A piece of its own is a segment of its own.
-            time.sleep(0.03 if at else 0)
-            stream.sendall(spelled(piece, number, server.name))
-        lines, gone = heard(stream, 0.4)
-        if not gone:
+            if at:
+                PAUSE.wait(0.03)
             try:
-                stream.sendall(b"\r\nNOOP\r\n")
-                answers, gone = heard(stream, 0.2)
-                gone = gone or not any(line.startswith(b"250") for line in answers)
+                self.stream.sendall(piece)
             except OSError:
-                gone = True
-        return lines[0] if lines else b"", not gone
+                return  # It has hung up: what is heard next tells.
+
+    def reply(self):
+        """The code of the next reply; `None` where there is none any more."""
+        while True:
+            line, end, rest = self.unread.partition(b"\n")
+            if end:
+                self.unread = rest
+                if line[3:4] != b"-":
+                    return int(line[:3])
+                continue
+            try:
+                more = self.stream.recv(65536)
+            except ConnectionError:
+                return None
+            if not more:
+                return None
+            self.unread += more
 
 
-def told(sink, server, number, first, lives):
-    count = lambda who: len(sink.of(f"{who}-{number}@{server.name}.example"))
-    own, second, smuggled = count("case"), count("second"), count("smuggled")
-    if smuggled:
-        what = f"{own + smuggled}, **smuggled**"
-    elif first[:1] == b"2":
-        what = str(own + second)
-    else:
-        what = "refused" if first[:1] == b"5" and own + second == 0 else f"{first[:3].decode() or 'no answer'}, {own + second}"
-    return what + ("" if lives else ", hangs up")
+def knock(server, number, case):
+    """One session with one case: the first reply after it, and whether the session lives."""
+    client = Client(server.port)
+    with client.stream:
+        pieces = [spelled(piece, number, server.name) for piece in case.pieces]
+        envelope = [f"MAIL FROM:<case-{number}@{server.name}.example>", "RCPT TO:<buyer@example.com>"]
+        envelope += ["DATA"] if case.opens != "nothing" else []
+        expected = [220, 250, 250, 250, 354][: 3 + len(envelope) - 1]
+        codes = [client.reply()]
+        client.send(b"EHLO tool.example\r\n")
+        codes.append(client.reply())
+        begin = "".join(f"{line}\r\n" for line in envelope).encode()
+        client.send(begin + b"".join(pieces) if case.opens == "in one go" else begin)
+        codes += [client.reply() for _ in envelope]
+        assert codes == expected, (server.name, case.name, codes)
+        if case.opens != "in one go":
+            client.send(*pieces)
+        first = client.reply()
+        client.send(b"NOOP\r\nQUIT\r\n")
+        rest = list(iter(client.reply, None))
+        return first, rest[-2:] == [250, 221]
+
+
+def unstuffed(wire):
+    return re.sub(rb"(^|\r\n)\.", rb"\1", wire)
+
+
+def mended(body):
+    """What becomes of it with "fix", said in other words than the relay's own."""
+    return re.sub(rb"\r*\n|\r", b"\r\n", unstuffed(body).replace(b"\0", b""))
+
+
+def below_received(wire):
+    content = unstuffed(wire)
+    return content[RECEIVED.match(content).end() :]
+
+
+@dataclass
+class Outcome:
+    """What came of a case at one of the servers."""
+
+    first: int | None
+    lives: bool
+    own: list
+    second: int
+    smuggled: int
+    body: bytes | None
+    change: str = "altered"
+
+    def altered(self):
+        return bool(self.own) and self.body is not None and below_received(self.own[0]) != unstuffed(self.body)
+
+    def words(self):
+        arrived = len(self.own) + self.second + self.smuggled
+        if self.first == 250:
+            words = [str(arrived)]
+        else:
+            words = ["refused"] if self.first and self.first >= 500 and not arrived else [str(self.first or "no answer"), str(arrived)]
+        words += ["**smuggled**"] if self.smuggled else []
+        words += [self.change] if self.altered() else []
+        return ", ".join(words + ([] if self.lives else ["hangs up"]))
+
+
+def outcome(sink, server, number, case, first, lives):
+    of = lambda who: sink.of(f"{who}-{number}@{server.name}.example")
+    change = "mended" if server.name == "mending" else "altered"
+    return Outcome(first, lives, of("case"), len(of("second")), len(of("smuggled")), case.body(number, server.name), change)
+
+
+def broken_promises(case, strict, mending):
+    """What this relay must not do, whatever Postfix does."""
+    if strict.smuggled or mending.smuggled:
+        yield "smuggled through this relay"
+    if strict.altered():
+        yield "altered by this relay"
+    if strict.body is None:
+        return
+    if not BARE.search(strict.body):
+        if mending.words() != strict.words():
+            yield '"fix" differs although nothing is to be mended'
+        return
+    if strict.own or strict.first not in (550, 552):
+        yield "taken by this relay, although not canonical"
+    too_large = len(mending.body) > LARGEST or len(mended(mending.body)) > LARGEST
+    if too_large != (mending.first == 552) or len(mending.own) != (not too_large):
+        yield f'"fix" answers {mending.first}, and {len(mending.own)} arrive'
+    if mending.own and below_received(mending.own[0]) != mended(mending.body):
+        yield f'"fix" makes {below_received(mending.own[0])[:200]!r} of it'
 
 
 def table(rows):
@@ -239,33 +349,46 @@ def main(binary, folder, write):
     folder.mkdir()
     folder.chmod(0o755)
     sink = Sink()
-    servers = [Relay(binary, folder, "strict", sink.port, ""), Relay(binary, folder, "mending", sink.port, 'line_endings = "fix"\n'),
-               Strict(folder, sink.port)]  # fmt: skip
-    failed = []
+    servers, failed = [], []
     try:
+        servers.append(Relay(binary, folder, "strict", sink.port, ""))
+        servers.append(Relay(binary, folder, "mending", sink.port, 'line_endings = "fix"\n'))
+        servers.append(Strict(folder, sink.port))
+        servers.append(Open(servers[-1]))
         all_cases = list(cases())
         with ThreadPoolExecutor(12) as pool:
-            runs = {(server.name, number): pool.submit(knock, server, number, pieces)
-                    for number, (_, _, pieces, _) in enumerate(all_cases) for server in servers}  # fmt: skip
+            runs = {(server.name, number): pool.submit(knock, server, number, case)
+                    for number, case in enumerate(all_cases) for server in servers}  # fmt: skip
             results = {key: run.result() for key, run in runs.items()}
-        for server in servers:
+        for server in servers[:3]:
             server.settle()
-        rows = []
-        for number, (fake, name, _, why) in enumerate(all_cases):
-            cells = [told(sink, server, number, *results[server.name, number]) for server in servers]
-            rows.append((fake, name, cells, why))
-            if cells[0] != cells[2] and not why:
-                failed.append(f"{fake or ''} {name}: {cells}, and no reason")
-            if any("smuggled" in cell for cell in cells[:2]):
-                failed.append(f"{fake or ''} {name}: smuggled through this relay: {cells}")
+        rows, differing, open_to = [], set(), 0
+        for number, case in enumerate(all_cases):
+            outcomes = [outcome(sink, server, number, case, *results[server.name, number]) for server in servers]
+            cells = [one.words() for one in outcomes[:3]]
+            rows.append((case.fake, case.name, cells, case.why))
+            open_to += bool(outcomes[3].smuggled)
+            if cells[0] != cells[2]:
+                differing.add(case.fake or case.name)
+            name = f"{case.fake or ''} {case.name}: {cells}"
+            failed += [f"{name}, and no reason"] if cells[0] != cells[2] and not case.why else []
+            failed += [f"{name}: {what}" for what in broken_promises(case, *outcomes[:2])]
     finally:
-        for server in servers:
-            server.stop()
+        stopped = [server.stop() for server in servers[:3]]
+    for relay, status in zip(servers[:2], stopped):
+        talk = relay.talk.read_text()
+        if status != 0 or "panicked" in talk:
+            failed.append(f"{relay.name}: exit status {status}: {talk[-2000:]}")
+    failed += [f"{case.fake or case.name}: a reason, and no difference" for case in all_cases
+               if case.why and (case.fake or case.name) not in differing]  # fmt: skip
+    if not open_to:
+        failed.append("nothing can be smuggled past a Postfix that forbids nothing: what do these cases prove?")
     for sender, wire in sink.arrived:
-        if sender.endswith(("@strict.example", "@mending.example")) and re.search(rb"\0|\r(?!\n)|(?<!\r)\n", wire):
+        if sender.endswith(("@strict.example", "@mending.example")) and BARE.search(wire):
             failed.append(f"{sender}: not canonical at the host: {wire[:200]!r}")
     version = subprocess.run(["postconf", "-h", "mail_version"], capture_output=True, text=True, check=True).stdout.strip()
-    measured = INTRODUCTION.format(version=".".join(version.split(".")[:2])) + table(rows)
+    version = ".".join(version.split(".")[:2])
+    measured = INTRODUCTION.format(version=version, open=open_to, cases=len(rows)) + table(rows)
     if write:
         DOCUMENT.write_text(measured)
     elif not DOCUMENT.exists() or DOCUMENT.read_text() != measured:
@@ -280,4 +403,7 @@ def main(binary, folder, write):
 
 
 if __name__ == "__main__":
+    # What was started is stopped on the way out, whoever ends us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main(str(Path(sys.argv[1]).resolve()), sys.argv[2], "--write" in sys.argv))

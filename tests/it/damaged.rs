@@ -112,6 +112,8 @@ async fn what_is_damaged_is_set_aside_and_told_and_the_rest_is_delivered() {
     // What the host would take for the end, and the rest for commands.
     lay(&mut laid, "msg", |text| text.replace("x.....y", "x\r\n.\r\ny"));
     lay(&mut laid, "json", |text| text.replace("\"trace\":", "\"trace\":9"));
+    // Our own field has become two.
+    lay(&mut laid, "msg", |text| text.replacen("\r\n\tby", "\r\nXby", 1));
     let (gone, linked) = (laid.lay(&["damaged@x.example"], |_| {}), laid.lay(&["damaged@x.example"], |_| {}));
     fs::remove_file(laid.path(&format!("{gone}.msg"))).unwrap();
     let (record, elsewhere) = (laid.path(&format!("{linked}.json")), laid.shop.path("elsewhere.json"));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use optout_relay::smtp::Certificate;
 use optout_relay::upstream::{Trust, connector};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::TlsConnector;
@@ -225,4 +226,22 @@ async fn a_user_who_is_removed_logs_in_anew() {
     goes.expect_to("czNjcmV0", "535").await;
     drop((stays, goes));
     assert!(relay.stop().await);
+}
+
+/// A tool would not trust it, and only says that there is "no TLS".
+#[tokio::test]
+async fn a_certificate_whose_time_is_over_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let write = |from: i32, until: i32| {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(at("chain.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(at("key.pem"), key.serialize_pem()).unwrap();
+        Certificate::open(&at("chain.pem"), &at("key.pem")).unwrap().lapse()
+    };
+    assert_eq!(write(2020, 2021), Some("has expired: tools will not trust it"));
+    assert_eq!(write(2090, 2091), Some("is not valid yet: tools will not trust it"));
+    assert_eq!(write(2020, 2090), None);
 }
