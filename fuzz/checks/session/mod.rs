@@ -6,6 +6,7 @@
 //! on the same machine. Without that line it is trusted and local.
 
 mod client;
+mod lines;
 mod reference;
 
 use optout_relay::smtp::{Access, Limits};
