@@ -2,6 +2,7 @@
 //! `tests/it/corpus.rs`. Never knows who calls it; a promise that is broken is a panic.
 
 pub mod address;
+pub mod host;
 pub mod host_replies;
 pub mod list;
 pub mod message;
@@ -13,12 +14,13 @@ pub mod session;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus too.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("session", session::check),
     ("address", address::check),
     ("list", list::check),
     ("record", record::check),
     ("host_replies", host_replies::check),
+    ("host", host::check),
     ("report", report::check),
     ("message", message::check),
 ];

@@ -64,8 +64,9 @@ fn clean_line(line: &[u8], out: &mut BytesMut) -> bool {
     }
     out.extend_from_slice(if more { b"-" } else { b" " });
     match text {
-        // lettre wants a name behind 250, and some hosts say none.
-        None | Some([]) => out.extend_from_slice(b"-"),
+        // lettre wants a word behind 250, and falls over where there is none; some hosts say none.
+        None => out.extend_from_slice(b"-"),
+        Some(text) if text.iter().all(|byte| *byte == b' ') => out.extend_from_slice(b"-"),
         Some(text) => out.extend(text.iter().map(printable)),
     }
     out.extend_from_slice(b"\r\n");
@@ -87,6 +88,7 @@ mod tests {
         for (line, expected, last) in [
             (&b"250 ok\r\n"[..], "250 ok\r\n", true),
             (b"250\r\n", "250 -\r\n", true),
+            (b"250-  \r\n", "250--\r\n", false),
             (b"571 5.7.1 no\r\n", "550 5.7.1 no\r\n", true),
             (b"460-later\r\n", "450-later\r\n", false),
             (b"250-a\n", "250-a\r\n", false),
