@@ -10,7 +10,6 @@ The table in docs/differential.md must be what was measured; --write writes it a
 import re
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import threading
@@ -19,20 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hosts import PATIENCE, Postfix, free_port, wait_for
+from compared import LARGEST, Open, Relay, Sink, Strict
+from hosts import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).with_name("ends-of-data.toml")
 DOCUMENT = ROOT / "docs" / "differential.md"
-
-# The same for all, so that what is too large is too large everywhere.
-LARGEST = 1_000_000
 
 # What a name in a corpus stands for where it is repeated.
 REPEATED = {"..": "..\r\n", "lf": "\n", "line": "sixty-four bytes are a line that is long enough for the purpose.\r\n"}
 
 # Between two segments, so that the first is read alone. If it is not, one case is like another: nothing hangs on it.
 PAUSE = threading.Event()
+# To whom no mail of a case is, but one that was smuggled.
+VICTIM = "victim@example.com"
 RECEIVED = re.compile(rb"Received: from [^\n]*\r\n(?:[ \t][^\n]*\r\n)*")
 BARE = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")
 
@@ -43,10 +42,10 @@ with `smtpd_forbid_bare_newline = reject` and no exclusions, each in front of th
 end of a message and others do not: where two of them disagree, whoever writes a mail can smuggle a second one in behind it.
 
 `1` is one mail at the host, `refused` is a 5xx after the true end and nothing at the host, `2` are two mails that were two by the
-standard as well. A **smuggled** mail never is among them; past this Postfix with `smtpd_forbid_bare_newline = no` go those of {open} of
-the {cases} cases. `altered` is mail that arrived in other bytes than it was sent, the `Received:` field aside; `mended` is mail in which
-LF, CR, and any number of CR before an LF became CRLF, NUL is gone, and nothing else has changed. Unless something else stands there,
-the session goes on.
+standard as well, `nothing` is what arrives of a client that hung up before a true end. A **smuggled** mail never is among them; past
+this Postfix with `smtpd_forbid_bare_newline = no` go those of {open} of the {cases} cases. `altered` is mail that arrived in other
+bytes than it was sent, the `Received:` field aside; `mended` is mail in which LF, CR, and any number of CR before an LF became CRLF,
+NUL is gone, and nothing else has changed. Unless something else stands there, the session goes on.
 
 `tests/interop/differential.py` makes this table from `tests/interop/ends-of-data.toml`, and fails where it is not what it measures, where a
 difference has no reason, or where this relay lets a smuggled mail, a bare CR, a bare LF or a NUL through to the host, alters a mail that
@@ -55,116 +54,6 @@ needs no mending, or mends one in another way.
 | sent | this relay | `"fix"` | Postfix | why they differ |
 |---|---|---|---|---|
 """
-
-
-class Sink(socketserver.ThreadingTCPServer):
-    """A host that knows one end of data, and keeps every byte before it by its sender."""
-
-    daemon_threads, allow_reuse_address, request_queue_size = True, True, 100
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Session)
-        self.port, self.arrived, self.lock = self.server_address[1], [], threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def of(self, sender):
-        with self.lock:
-            return [wire for whom, wire in self.arrived if whom == sender]
-
-
-class Session(socketserver.BaseRequestHandler):
-    def handle(self):
-        self.unread, sender = b"", None
-        self.request.sendall(b"220 sink.example ESMTP\r\n")
-        while (line := self.until(b"\r\n")) is not None:
-            verb = line[:4].upper()
-            if verb == b"MAIL":
-                sender = re.search(rb"<([^>]*)>", line)[1].decode()
-            if verb == b"DATA":
-                self.request.sendall(b"354 go on\r\n")
-                wire = self.until(b"\r\n.\r\n")
-                if wire is None:
-                    return
-                with self.server.lock:
-                    self.server.arrived.append((sender, wire[:-3]))
-            if verb == b"QUIT":
-                return self.request.sendall(b"221 bye\r\n")
-            more = b"250-sink.example\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 0\r\n" if verb == b"EHLO" else b"250 ok\r\n"
-            self.request.sendall(more)
-
-    def until(self, end):
-        while end not in self.unread:
-            try:
-                piece = self.request.recv(65536)
-            except OSError:
-                piece = b""
-            if not piece:
-                return None
-            self.unread += piece
-        at = self.unread.index(end) + len(end)
-        found, self.unread = self.unread[:at], self.unread[at:]
-        return found
-
-
-class Strict(Postfix):
-    """It hands everything on to the sink, and forbids all that it can."""
-
-    def __init__(self, folder, sink):
-        self.sink, self.open_port = sink, free_port()
-        super().__init__(folder)
-
-    def main_cf(self):
-        kept = super().main_cf().split("# Nothing may leave")[0]
-        return kept + f"""
-relayhost = [127.0.0.1]:{self.sink}
-disable_dns_lookups = yes
-local_header_rewrite_clients =
-message_drop_headers =
-smtpd_tls_security_level = none
-smtpd_tls_chain_files = {self.etc}/host.pem
-smtpd_forbid_bare_newline = reject
-smtpd_forbid_bare_newline_exclusions =
-smtpd_error_sleep_time = 0
-smtpd_delay_reject = no
-message_size_limit = {LARGEST}
-"""
-
-    def master_cf(self):
-        forbids_nothing = f"\n127.0.0.1:{self.open_port} inet n - n - - smtpd\n  -o smtpd_forbid_bare_newline=no\n"
-        return super().master_cf() + forbids_nothing + "smtp unix - - n - - smtp\nrelay unix - - n - - smtp\n"
-
-
-class Open:
-    """The same Postfix by its other door."""
-
-    name = "open"
-
-    def __init__(self, postfix):
-        self.port = postfix.open_port
-
-
-class Relay:
-    def __init__(self, binary, folder, name, sink, keys):
-        self.name, folder, self.port = name, folder / name, free_port()
-        folder.mkdir()
-        self.talk = folder / "talk"
-        (folder / "blacklist.toml").write_text("")
-        (folder / "relay.toml").write_text(
-            f'hostname = "relay.example"\nstate_dir = "{folder}/var"\n[upstream]\nurl = "smtp://127.0.0.1:{sink}"\n'
-            f'[listen]\nsmtp = ["127.0.0.1:{self.port}"]\nmax_message_size = "{LARGEST}B"\n{keys}'
-        )
-        self.process = subprocess.Popen(
-            [binary, "serve", "--config", folder / "relay.toml"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=self.talk.open("wb"),
-        )  # fmt: skip
-        wait_for("start the relay", lambda: "started listen=" in self.talk.read_text() or self.process.poll() is not None)
-
-    def settle(self):
-        pass  # It answers when the sink has it.
-
-    def stop(self):
-        self.process.terminate()
-        return self.process.wait(60)
 
 
 @dataclass
@@ -176,10 +65,11 @@ class Case:
     pieces: list
     why: str | None
     opens: str
+    hangs_up: bool = False
 
     def body(self, number, server):
-        """What stands before the first true end, the CR LF behind DATA being its first; `None` without DATA."""
-        if self.opens == "nothing":
+        """What stands before the first true end, the CR LF behind DATA being its first; `None` where there is none."""
+        if self.opens == "nothing" or self.hangs_up:
             return None
         wire = b"".join(spelled(piece, number, server) for piece in self.pieces)
         assert b"\r\n.\r\n" in b"\r\n" + wire, f"{self.name} has no true end"
@@ -193,7 +83,7 @@ def cases():
             pieces = [piece.replace("{fake}", fake["send"]) for piece in place["send"]]
             yield Case(fake["name"], place["name"], pieces, fake.get("why"), place.get("opens", "DATA"))
     for case in corpus["case"]:
-        yield Case(None, case["name"], case["send"], case.get("why"), case.get("opens", "DATA"))
+        yield Case(None, case["name"], case["send"], case.get("why"), case.get("opens", "DATA"), case.get("hangs_up", False))
 
 
 def spelled(piece, number, server):
@@ -218,6 +108,12 @@ class Client:
             except OSError:
                 return  # It has hung up: what is heard next tells.
 
+    def hang_up(self):
+        try:
+            self.stream.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # So has the other side.
+
     def reply(self):
         """The code of the next reply; `None` where there is none any more."""
         while True:
@@ -237,7 +133,7 @@ class Client:
 
 
 def knock(server, number, case):
-    """One session with one case: the first reply after it, and whether the session lives."""
+    """One session with one case: the first reply after it, and whether the session lives (or the client has ended it)."""
     client = Client(server.port)
     with client.stream:
         pieces = [spelled(piece, number, server.name) for piece in case.pieces]
@@ -253,10 +149,20 @@ def knock(server, number, case):
         assert codes == expected, (server.name, case.name, codes)
         if case.opens != "in one go":
             client.send(*pieces)
+        if case.hangs_up:
+            client.hang_up()
+            return client.reply(), True
         first = client.reply()
         client.send(b"NOOP\r\nQUIT\r\n")
         rest = list(iter(client.reply, None))
         return first, rest[-2:] == [250, 221]
+
+
+def answered(server, number, case):
+    try:
+        return knock(server, number, case)
+    except OSError as error:
+        raise RuntimeError(f"{server.name}, {case.fake or ''} {case.name}: no answer") from error
 
 
 def unstuffed(wire):
@@ -282,15 +188,18 @@ class Outcome:
     own: list
     second: int
     smuggled: int
+    hung_up: bool
     body: bytes | None
     change: str = "altered"
 
     def altered(self):
-        return bool(self.own) and self.body is not None and below_received(self.own[0]) != unstuffed(self.body)
+        return bool(self.own) and self.body is not None and below_received(self.own[0].content) != unstuffed(self.body)
 
     def words(self):
         arrived = len(self.own) + self.second + self.smuggled
-        if self.first == 250:
+        if self.hung_up and not arrived and self.first in (None, 421):
+            words = ["nothing"]
+        elif self.first == 250:
             words = [str(arrived)]
         else:
             words = ["refused"] if self.first and self.first >= 500 and not arrived else [str(self.first or "no answer"), str(arrived)]
@@ -300,9 +209,11 @@ class Outcome:
 
 
 def outcome(sink, server, number, case, first, lives):
-    of = lambda who: sink.of(f"{who}-{number}@{server.name}.example")
+    own, second, smuggled = (sink.of(f"{who}-{number}@{server.name}.example") for who in ("case", "second", "smuggled"))
+    smuggled += [mail for mail in own + second if VICTIM in mail.recipients]
+    own, second = ([mail for mail in mails if VICTIM not in mail.recipients] for mails in (own, second))
     change = "mended" if server.name == "mending" else "altered"
-    return Outcome(first, lives, of("case"), len(of("second")), len(of("smuggled")), case.body(number, server.name), change)
+    return Outcome(first, lives, own, len(second), len(smuggled), case.hangs_up, case.body(number, server.name), change)
 
 
 def broken_promises(case, strict, mending):
@@ -311,6 +222,8 @@ def broken_promises(case, strict, mending):
         yield "smuggled through this relay"
     if strict.altered():
         yield "altered by this relay"
+    if case.hangs_up and (strict.own or mending.own):
+        yield "taken without its end"
     if strict.body is None:
         return
     if not BARE.search(strict.body):
@@ -322,8 +235,8 @@ def broken_promises(case, strict, mending):
     too_large = len(mending.body) > LARGEST or len(mended(mending.body)) > LARGEST
     if too_large != (mending.first == 552) or len(mending.own) != (not too_large):
         yield f'"fix" answers {mending.first}, and {len(mending.own)} arrive'
-    if mending.own and below_received(mending.own[0]) != mended(mending.body):
-        yield f'"fix" makes {below_received(mending.own[0])[:200]!r} of it'
+    if mending.own and below_received(mending.own[0].content) != mended(mending.body):
+        yield f'"fix" makes {below_received(mending.own[0].content)[:200]!r} of it'
 
 
 def table(rows):
@@ -344,61 +257,83 @@ def table(rows):
     return text
 
 
-def main(binary, folder, write):
-    folder = Path(folder) / "differential"
-    folder.mkdir()
-    folder.chmod(0o755)
-    sink = Sink()
-    servers, failed = [], []
+def measure(binary, folder, sink, all_cases):
+    """Every case to every server: the outcomes by case, and what became of the relays."""
+    servers = []
     try:
         servers.append(Relay(binary, folder, "strict", sink.port, ""))
         servers.append(Relay(binary, folder, "mending", sink.port, 'line_endings = "fix"\n'))
         servers.append(Strict(folder, sink.port))
         servers.append(Open(servers[-1]))
-        all_cases = list(cases())
         with ThreadPoolExecutor(12) as pool:
-            runs = {(server.name, number): pool.submit(knock, server, number, case)
-                    for number, case in enumerate(all_cases) for server in servers}  # fmt: skip
-            results = {key: run.result() for key, run in runs.items()}
+            runs = [[pool.submit(answered, server, number, case) for server in servers] for number, case in enumerate(all_cases)]
+            results = [[run.result() for run in of_case] for of_case in runs]
         for server in servers[:3]:
             server.settle()
-        rows, differing, open_to = [], set(), 0
-        for number, case in enumerate(all_cases):
-            outcomes = [outcome(sink, server, number, case, *results[server.name, number]) for server in servers]
-            cells = [one.words() for one in outcomes[:3]]
-            rows.append((case.fake, case.name, cells, case.why))
-            open_to += bool(outcomes[3].smuggled)
-            if cells[0] != cells[2]:
-                differing.add(case.fake or case.name)
-            name = f"{case.fake or ''} {case.name}: {cells}"
-            failed += [f"{name}, and no reason"] if cells[0] != cells[2] and not case.why else []
-            failed += [f"{name}: {what}" for what in broken_promises(case, *outcomes[:2])]
     finally:
-        stopped = [server.stop() for server in servers[:3]]
-    for relay, status in zip(servers[:2], stopped):
-        talk = relay.talk.read_text()
-        if status != 0 or "panicked" in talk:
-            failed.append(f"{relay.name}: exit status {status}: {talk[-2000:]}")
-    failed += [f"{case.fake or case.name}: a reason, and no difference" for case in all_cases
-               if case.why and (case.fake or case.name) not in differing]  # fmt: skip
-    if not open_to:
-        failed.append("nothing can be smuggled past a Postfix that forbids nothing: what do these cases prove?")
-    for sender, wire in sink.arrived:
-        if sender.endswith(("@strict.example", "@mending.example")) and BARE.search(wire):
-            failed.append(f"{sender}: not canonical at the host: {wire[:200]!r}")
+        stopped = [(server, server.stop()) for server in servers[:3]]
+    # Only now, for what a relay still has under way it finishes before it stops.
+    outcomes = [[outcome(sink, server, number, case, *result) for server, result in zip(servers, results[number])]
+                for number, case in enumerate(all_cases)]  # fmt: skip
+    talks = [(relay.name, status, relay.talk.read_text()) for relay, status in stopped[:2]]
+    trouble = [f"{name}: exit status {status}: {talk[-2000:]}" for name, status, talk in talks if status or "panicked" in talk]
+    return outcomes, trouble
+
+
+def judged(all_cases, outcomes):
+    """What differs without a reason, has a reason without a difference, or breaks a promise."""
+    differing = set()
+    for case, (strict, mending, postfix, _) in zip(all_cases, outcomes):
+        name = f"{case.fake or ''} {case.name}: {[one.words() for one in (strict, mending, postfix)]}"
+        if strict.words() != postfix.words():
+            differing.add(case.fake or case.name)
+            if not case.why:
+                yield f"{name}, and no reason"
+        for what in broken_promises(case, strict, mending):
+            yield f"{name}: {what}"
+    for case in all_cases:
+        if case.why and (case.fake or case.name) not in differing:
+            yield f"{case.fake or case.name}: a reason, and no difference"
+
+
+def not_canonical(sink):
+    for mail in sink.arrived:
+        if mail.sender.endswith(("@strict.example", "@mending.example")) and BARE.search(mail.content):
+            yield f"{mail.sender}: not canonical at the host: {mail.content[:200]!r}"
+
+
+def document(all_cases, outcomes, open_to):
     version = subprocess.run(["postconf", "-h", "mail_version"], capture_output=True, text=True, check=True).stdout.strip()
     version = ".".join(version.split(".")[:2])
-    measured = INTRODUCTION.format(version=version, open=open_to, cases=len(rows)) + table(rows)
+    rows = [(case.fake, case.name, [one.words() for one in of_case[:3]], case.why) for case, of_case in zip(all_cases, outcomes)]
+    return INTRODUCTION.format(version=version, open=open_to, cases=len(rows)) + table(rows)
+
+
+def not_documented(measured):
+    there = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    if there != measured:
+        yield from (f"not in {DOCUMENT.name}: {line}" for line in measured.splitlines() if line not in there.splitlines())
+        yield f"{DOCUMENT.name} is not what was measured; differential.py ... --write writes it anew"
+
+
+def main(binary, folder, write):
+    folder = Path(folder) / "differential"
+    folder.mkdir()
+    folder.chmod(0o755)
+    sink, all_cases = Sink(), list(cases())
+    outcomes, failed = measure(binary, folder, sink, all_cases)
+    failed += [*judged(all_cases, outcomes), *not_canonical(sink)]
+    open_to = sum(bool(of_case[3].smuggled) for of_case in outcomes)
+    if not open_to:
+        failed.append("nothing can be smuggled past a Postfix that forbids nothing: what do these cases prove?")
+    measured = document(all_cases, outcomes, open_to)
     if write:
         DOCUMENT.write_text(measured)
-    elif not DOCUMENT.exists() or DOCUMENT.read_text() != measured:
-        there = DOCUMENT.read_text().splitlines() if DOCUMENT.exists() else []
-        failed += [f"not in {DOCUMENT.name}: {line}" for line in measured.splitlines() if line not in there]
-        failed.append(f"{DOCUMENT.name} is not what was measured; differential.py ... --write writes it anew")
+    failed += not_documented(measured)
     for line in failed:
         print("FAIL ", line)
-    print(f"{len(rows)} cases, {len(sink.arrived)} mails at the host")
-    print(f"{0 if failed else len(rows)} passed, {len(failed)} failed")
+    print(f"{len(all_cases)} cases, {len(sink.arrived)} mails at the host")
+    print(f"{0 if failed else len(all_cases)} passed, {len(failed)} failed")
     return 1 if failed else 0
 
 
