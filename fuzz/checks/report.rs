@@ -140,7 +140,9 @@ fn names(section: &str) -> Vec<&str> {
     let mut names = Vec::new();
     for line in section.split("\r\n") {
         match line.split_once(':') {
-            _ if line.starts_with([' ', '\t']) && !names.is_empty() => assert!(!line.trim().is_empty(), "{section:?}"),
+            _ if line.starts_with([' ', '\t']) && !names.is_empty() => {
+                assert!(!line.trim_matches([' ', '\t']).is_empty(), "{section:?}")
+            }
             Some((name, _)) if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) => names.push(name),
             _ => panic!("{line:?} is no field: {section:?}"),
         }

@@ -12,7 +12,7 @@ const MAX_VALUE: usize = 900;
 
 /// A field with its CRLF. What could end or hide it is replaced by `?`, and so are letters beyond ASCII if it must be.
 pub fn field(name: &str, value: &str, ascii: bool) -> String {
-    let clean = |c: char| if c.is_control() || (ascii && !c.is_ascii()) { '?' } else { c };
+    let clean = |c: char| if is_hidden(c) || (ascii && !c.is_ascii()) { '?' } else { c };
     let value = capped(value.chars().map(clean), MAX_VALUE);
     let mut line = format!("{name}:");
     let mut text = String::new();
@@ -51,11 +51,12 @@ pub fn wrapped(indent: &str, text: &str) -> String {
 /// Text from outside for the eyes: nothing that ends a line, moves a cursor or turns the direction of writing; at most
 /// `max` bytes.
 pub fn shown(text: &str, max: usize) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    capped(text.chars().map(|c| if hidden(c) { '?' } else { c }), max)
+    capped(text.chars().map(|c| if is_hidden(c) { '?' } else { c }), max)
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn capped(chars: impl Iterator<Item = char>, max: usize) -> String {

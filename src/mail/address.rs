@@ -340,7 +340,9 @@ fn is_domain(domain: &str) -> bool {
             .is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'-')));
     }
     let host = domain.strip_suffix(DOTS).unwrap_or(domain);
-    host.len() <= 255 && host.split(DOTS).all(is_label)
+    // A label of invisible letters alone is none; the last of a key would go unnoticed.
+    let is_seen = || host.is_ascii() || !domain_key(&format!("{host}.x")).split('.').any(str::is_empty);
+    host.len() <= 255 && host.split(DOTS).all(is_label) && is_seen()
 }
 
 fn is_label(label: &str) -> bool {
@@ -403,6 +405,8 @@ mod tests {
             ("a@b..c", Domain),
             ("a@b c", Domain),
             ("a@[]", Domain),
+            ("a@b.\u{feff}.c", Domain),
+            ("a@b.\u{200b}", Domain),
             ("a@[1.2.3.4", Domain),
             ("a\r@b", Local),
             ("a@b\n", Domain),

@@ -85,6 +85,13 @@ impl Command {
     }
 }
 
+/// Whoever wrote this line means DATA, however badly it is written: the lines behind it may be those of a message.
+pub fn says_data(line: &[u8]) -> bool {
+    let word = line.iter().position(u8::is_ascii_alphanumeric).map_or(&[][..], |start| &line[start..]);
+    let verb = word.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"DATA"));
+    verb && !word.get(4).is_some_and(u8::is_ascii_alphanumeric)
+}
+
 /// What follows a verb, in any case and with any number of spaces where there should be one or none.
 fn after<'a>(text: &'a str, verb: &str) -> Option<&'a str> {
     let mut rest = text.trim_start_matches(' ');

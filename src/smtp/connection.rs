@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::auth::Credentials;
-use super::command::Command;
+use super::command::{Command, says_data};
 use super::crowd::Seat;
 use super::input::{Data, Input, Line, Space};
 use super::reply::Reply;
@@ -68,7 +67,7 @@ struct Connection<'a> {
     stream: Stream,
     session: Session,
     input: Input,
-    /// DATA was the last command, and was refused: what comes may be a message, and its lines are no commands.
+    /// DATA was the last line, and was refused: what comes may be a message, and its lines are no commands.
     data_refused: bool,
     /// Replies that wait for the end of a pipelined batch (RFC 2920).
     out: Vec<u8>,
@@ -128,10 +127,10 @@ impl Connection<'_> {
             let line = self.next_line().await?;
             self.seat.works();
             if self.session.in_exchange() {
-                let step = self.session.response(line.as_deref().map_err(Clone::clone));
+                let step = self.session.response(text(&line));
                 self.step(step, ip).await?;
             } else {
-                self.command(line, ip).await?;
+                self.command(&line, ip).await?;
             }
         }
     }
@@ -144,17 +143,15 @@ impl Connection<'_> {
         }
     }
 
-    /// The next line, or the reply to what is none.
-    async fn next_line(&mut self) -> Result<Result<Bytes, Reply>, End> {
+    /// The next line that has an end.
+    async fn next_line(&mut self) -> Result<Line, End> {
         let deadline = Instant::now() + self.door.timeouts.command;
         self.seat.waits();
         loop {
             match self.input.line(self.session.max_line()) {
-                Line::Whole(line) => return Ok(Ok(line)),
-                Line::Bare => return Ok(Err(Reply::BAD_BYTES)),
-                Line::TooLong => return Ok(Err(Reply::LINE_TOO_LONG)),
-                Line::Endless => return Err(End::saying(Reply::ENDLESS_LINE)),
                 Line::Partial => {}
+                Line::Endless => return Err(End::saying(Reply::ENDLESS_LINE)),
+                line => return Ok(line),
             }
             self.flush().await?;
             // Between transactions a shutdown ends the session; a transaction under way is finished.
@@ -166,9 +163,9 @@ impl Connection<'_> {
         }
     }
 
-    async fn command(&mut self, line: Result<Bytes, Reply>, ip: IpAddr) -> Result<(), End> {
-        let command = line.and_then(|line| Command::parse(&line));
-        let is_data = command == Ok(Command::Data);
+    async fn command(&mut self, line: &Line, ip: IpAddr) -> Result<(), End> {
+        let command = text(line).and_then(Command::parse);
+        let is_data = matches!(line, Line::Whole(line) | Line::Bare(line) if says_data(line));
         let after_refused_data = std::mem::take(&mut self.data_refused);
         if matches!(command, Ok(Command::Mail(_))) {
             self.log_out_the_removed();
@@ -402,6 +399,15 @@ impl Connection<'_> {
     async fn linger(&mut self) {
         let (end, mut nothing) = (Instant::now() + LINGER, [0; 4096]);
         while let Ok(1..) = outside(self.door, &self.seat, false, end, self.stream.read(&mut nothing)).await {}
+    }
+}
+
+/// The line, or the reply to what is none.
+fn text(line: &Line) -> Result<&[u8], Reply> {
+    match line {
+        Line::Whole(line) => Ok(line),
+        Line::TooLong => Err(Reply::LINE_TOO_LONG),
+        _ => Err(Reply::BAD_BYTES),
     }
 }
 

@@ -53,8 +53,8 @@ const END: &[u8] = b"\r\n.\r\n";
 pub enum Line {
     /// Whole, without its CRLF.
     Whole(Bytes),
-    /// It ended in a bare LF.
-    Bare,
+    /// It ended in a bare LF; without it.
+    Bare(Bytes),
     /// It was longer than allowed and is gone.
     TooLong,
     /// It is longer than `MAX_SKIPPED` bytes and still has no end.
@@ -153,7 +153,8 @@ impl Input {
             return Line::TooLong;
         }
         if !line.ends_with(b"\r\n") {
-            return Line::Bare;
+            line.truncate(end);
+            return Line::Bare(line.freeze());
         }
         line.truncate(end - 1);
         Line::Whole(line.freeze())
@@ -331,7 +332,7 @@ mod tests {
         let mut input = Input::default();
         put(&mut input, b"NOOP\r\nRSET\nQU");
         assert_eq!(input.line(MAX_LINE), Line::Whole("NOOP".into()));
-        assert_eq!(input.line(MAX_LINE), Line::Bare);
+        assert_eq!(input.line(MAX_LINE), Line::Bare("RSET".into()));
         assert_eq!(input.line(MAX_LINE), Line::Partial);
         put(&mut input, b"IT\r\n");
         assert_eq!(input.line(MAX_LINE), Line::Whole("QUIT".into()));

@@ -14,7 +14,7 @@ mod stream;
 
 pub use auth::{Auth, Credentials, Exchange, Mechanism};
 pub use certificate::Certificate;
-pub use command::{Command, Mail};
+pub use command::{Command, Mail, says_data};
 pub use crowd::Crowd;
 pub use input::{Data, Input, Line, Space};
 pub use reply::Reply;

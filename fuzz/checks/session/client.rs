@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use optout_relay::mail::{Address, Envelope, Id, Message, PlusTags, Recipient};
 use optout_relay::optout::{Attributes, Builder, OptOutList, Subject};
-use optout_relay::smtp::{Command, Credentials, Data, Input, Line, Reply, Session, Space, Step};
+use optout_relay::smtp::{Command, Credentials, Data, Input, Line, Reply, Session, Space, Step, says_data};
 use optout_relay::users::{Login, User};
 
 use super::super::address::is_opted_out;
@@ -105,19 +105,21 @@ struct Connection<'a> {
 impl Connection<'_> {
     fn serve(&mut self) -> Ended {
         loop {
-            let line = match self.input.line(self.session.max_line()) {
-                Line::Whole(line) => Ok(line),
-                Line::Bare => Err(Reply::BAD_BYTES),
+            let line = self.input.line(self.session.max_line());
+            let text = match &line {
+                Line::Whole(line) => Ok(&**line),
+                Line::Bare(_) => Err(Reply::BAD_BYTES),
                 Line::TooLong => Err(Reply::LINE_TOO_LONG),
                 Line::Endless => return self.end(&Reply::ENDLESS_LINE, Ended::Ahead),
                 Line::Partial if self.read() => continue,
                 Line::Partial => return Ended::Quiet,
             };
             let ended = if self.session.in_exchange() {
-                let step = self.session.response(line.as_deref().map_err(Clone::clone));
+                let step = self.session.response(text);
                 self.step(step)
             } else {
-                self.command(line.and_then(|line| Command::parse(&line)))
+                let is_data = matches!(&line, Line::Whole(line) | Line::Bare(line) if says_data(line));
+                self.command(text.and_then(Command::parse), is_data)
             };
             if let Some(ended) = ended {
                 return ended;
@@ -154,8 +156,7 @@ impl Connection<'_> {
         ended
     }
 
-    fn command(&mut self, command: Result<Command, Reply>) -> Option<Ended> {
-        let is_data = command == Ok(Command::Data);
+    fn command(&mut self, command: Result<Command, Reply>, is_data: bool) -> Option<Ended> {
         let after_refused_data = std::mem::take(&mut self.data_refused);
         let id = self.id;
         let step = self.session.command(command, || Id::new(id, 0));

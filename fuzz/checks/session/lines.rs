@@ -21,6 +21,13 @@ pub fn verb(line: &str) -> String {
     }
 }
 
+/// Whoever sends this will send a message next, whatever is said to it.
+pub fn means_data(line: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(line).to_ascii_uppercase();
+    let first = text.split(|char: char| !char.is_ascii_alphanumeric()).find(|word| !word.is_empty());
+    first == Some("DATA")
+}
+
 /// Behind AUTH.
 pub fn mechanism(line: &str) -> impl Iterator<Item = &str> {
     line.trim_start_matches(' ')[4..].split(' ').filter(|word| !word.is_empty())

@@ -8,7 +8,7 @@ use optout_relay::smtp::Access;
 use super::super::message::{ends_early, mended_by_hand};
 use super::super::{is_canonical, stuffed, unstuffed};
 use super::client::{BUSY, Ended, Heard, USER, is_plainly_out};
-use super::lines::{base64, bytes_of_exchange, is_plain, mechanism, plain, text, verb};
+use super::lines::{base64, bytes_of_exchange, is_plain, means_data, mechanism, plain, text, verb};
 use super::{LIMITS, Place};
 
 /// Panics where the relay has broken a promise.
@@ -79,7 +79,7 @@ struct State {
     /// Some RCPT came: none, perhaps, or surely.
     tried: Tried,
     exchange: Option<Exchange>,
-    /// The last line was DATA, and was refused.
+    /// The last line meant DATA, and was refused.
     data_refused: bool,
 }
 
@@ -199,19 +199,22 @@ impl<'a> Reference<'a> {
             (self.errors, self.perhaps) = (self.errors + 1, self.perhaps + 1);
             assert!(self.errors < LIMITS.errors, "still there after {} errors", self.errors);
         }
-        let Some(text) = text else { return self.is_over(code, refused_before, "") };
         if exchange.is_some() {
-            self.after_response(exchange, text, code);
+            if let Some(text) = text {
+                self.after_response(exchange, text, code);
+            }
             return false;
         }
-        self.after_command(text, code);
-        self.is_over(code, refused_before, &verb(text))
+        if let Some(text) = text {
+            self.after_command(text, code);
+        }
+        let bye = code == 221 || hangs_up;
+        self.state.data_refused = code >= 500 && line.len() <= max && means_data(line);
+        self.is_over(code, refused_before, bye)
     }
 
     /// The relay hangs up behind this reply.
-    fn is_over(&mut self, code: u16, refused_before: bool, verb: &str) -> bool {
-        let bye = code == 221 || (code == 502 && verb == "BDAT");
-        self.state.data_refused = verb == "DATA" && code >= 500;
+    fn is_over(&self, code: u16, refused_before: bool, bye: bool) -> bool {
         let last = self.at == self.replies.len() && self.heard.ended == Ended::Ahead;
         let ahead = last && code >= 500 && (refused_before || (self.state.data_refused && !self.rest.is_empty()));
         // What the judge says of somebody is no sign that it was no command.
