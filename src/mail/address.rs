@@ -7,6 +7,7 @@ use std::ops::Range;
 use icu_normalizer::ComposingNormalizerBorrowed as Normalizer;
 use icu_normalizer::uts46::Uts46MapperBorrowed as Uts46Mapper;
 use idna::AsciiDenyList;
+use idna::uts46::{Hyphens, Uts46};
 
 /// The longest mailbox that is taken, in bytes: local part 64, `@`, domain 255 (RFC 5321 4.5.3.1).
 ///
@@ -235,8 +236,9 @@ pub fn domain_letters(key: &str) -> Cow<'_, str> {
     if !key.contains("xn--") {
         return Cow::Borrowed(key);
     }
-    let label = |label: &str| match idna::domain_to_unicode(label) {
-        (letters, Ok(())) if label.starts_with("xn--") => letters,
+    // By the same rules as the way there, or a label would have letters that no recipient's has.
+    let label = |label: &str| match Uts46::new().to_unicode(label.as_bytes(), AsciiDenyList::URL, Hyphens::Allow) {
+        (letters, Ok(())) if label.starts_with("xn--") => letters.into_owned(),
         _ => label.to_owned(),
     };
     Cow::Owned(key.split('.').map(label).collect::<Vec<_>>().join("."))
