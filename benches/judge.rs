@@ -36,8 +36,13 @@ fn look_up(criterion: &mut Criterion) {
                 let recipients: Vec<_> = (0..ASKED).map(|n| buyer(first + n.wrapping_mul(7_919) % size)).collect();
                 let mut next = recipients.iter().cycle();
                 let policy = Policy::default();
-                let context =
-                    Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
+                let context = Context {
+                    sender: &ReversePath::Null,
+                    now: Timestamp::UNIX_EPOCH,
+                    title: Title::NotYet,
+                    policy: &policy,
+                    orders: &[],
+                };
                 group.bench_function(BenchmarkId::new(format!("{hit}, {named}"), size), |bencher| {
                     bencher.iter(|| {
                         next.next()

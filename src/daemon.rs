@@ -28,11 +28,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::file::Answer;
-use crate::config::{Config, Encryption, HostRoute, Route};
+use crate::config::{Config, Encryption, HostRoute, Learning, Route};
 use crate::delivery;
+use crate::learn::{self, Book, BookError, Learner, Phrases, Quarantine, Scribe};
 use crate::ledger::{Ledger, Rotation};
 use crate::memory::Memory;
-use crate::optout::Lists;
+use crate::optout::{Lists, Part};
+use crate::orders::{self, Caps, Orders};
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
 use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
@@ -58,7 +60,8 @@ pub struct Daemon {
     listeners: Vec<(TcpListener, Entrance)>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
-    writer: JoinHandle<()>,
+    /// They end when nobody has anything to write any more.
+    writers: Vec<JoinHandle<()>>,
     control: Control,
 }
 
@@ -87,6 +90,9 @@ pub enum StartError {
     /// Held mail.
     #[error("{0}")]
     Spool(spool::OpenError),
+    /// Whose orders are whose.
+    #[error("{0}")]
+    Orders(orders::OpenError),
     /// A folder of ours.
     #[error("open `{0}`: {1}\nhint: let the relay's user write there, or name another folder")]
     Folder(PathBuf, io::Error),
@@ -119,6 +125,7 @@ impl Daemon {
     /// The same on listeners that are open already, in place of those that the configuration names.
     pub async fn start_on(handed: Handed, config: Config) -> Result<Self, StartError> {
         let lists = open_lists(&config).await?;
+        let (book, lists) = open_book(&config, lists).await?;
         let users = open_users(&config).await?;
         let file = &config.file;
         let (spool, backlog) = open_spool(&config).await?;
@@ -127,8 +134,19 @@ impl Daemon {
             Route::Host(route) => Upstream::Host(Box::new(Host::new(settings(&config, route).map_err(StartError::Config)?))),
         };
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
-        let logs = file.state_dir.join("log");
-        let (ledger, writer) = Ledger::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
+        let logs = config.logs();
+        let (ledger, mut writers) = Ledger::open(&logs, rotation, file.log.sent).map_err(|e| StartError::Folder(logs, e))?;
+        let (orders, indexer) = open_orders(&config).await?.unzip();
+        let scribe = Scribe {
+            book,
+            quarantine: Quarantine::new(config.quarantine()),
+            lists: Some(lists.clone()),
+            spool: Some(spool.clone()),
+            max_per_day: file.learn.max_per_day,
+            tags: file.opt_out.plus_tags,
+        };
+        let (phrases, Learning { letterbox, wishes }) = (open_phrases(&config).await?, config.learning.clone());
+        let (learner, learning) = Learner::new(phrases, letterbox, wishes, orders, ledger.clone(), scribe);
         let certificate = open_certificate(&config).await?;
         let listeners = sockets::listen(handed, &file.listen)?;
         let addresses = sockets::addresses(&listeners);
@@ -136,8 +154,9 @@ impl Daemon {
         let memory = Memory::new(file.listen.max_memory.0, file.listen.max_message_size.0);
         let relay = Relay {
             hostname: hostname.clone(),
-            lists: Arc::new(lists),
+            lists,
             policy: config.policy.clone(),
+            learner,
             judge_headers: config.judge_headers(),
             ledger,
             upstream,
@@ -175,7 +194,8 @@ impl Daemon {
         let control = Control { stop: door.stop.clone(), cut, reload: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         let config = Arc::new(config);
-        Ok(Self { config, door, backlog, listeners, addresses, shutdown_grace, writer, control })
+        writers.extend([Some(learning), indexer].into_iter().flatten());
+        Ok(Self { config, door, backlog, listeners, addresses, shutdown_grace, writers, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -195,7 +215,7 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { config, door, backlog, listeners, shutdown_grace, writer, control, .. } = self;
+        let Self { config, door, backlog, listeners, shutdown_grace, writers, control, .. } = self;
         let (loops, mut reread) = (TaskTracker::new(), Vec::new());
         let mut asked = || {
             let (asker, asked) = question();
@@ -214,7 +234,15 @@ impl Daemon {
         loops.spawn(delivery::run(door.relay.clone(), backlog, felt));
         loops.spawn(delivery::hear(door.relay.clone()));
         let lists = &door.relay.lists;
-        loops.spawn(follow(lists.followed(), asked(), door.stop.clone(), renewing(lists.clone(), Lists::renew)));
+        for part in [Part::Written, Part::Learned] {
+            let renew = renewing(lists.clone(), move |lists| lists.renew(part));
+            loops.spawn(follow(lists.followed(part), asked(), door.stop.clone(), renew));
+        }
+        let known = door.relay.learner.clone().bind_known(lists.clone(), door.stop.clone());
+        loops.spawn(known);
+        if let Some(folder) = config.folder.clone() {
+            loops.spawn(learn::folder::watch(door.relay.learner.clone(), folder, door.stop.clone()));
+        }
         if let Some(users) = &door.users {
             loops.spawn(follow(users.followed(), asked(), door.stop.clone(), renewing(users.clone(), Users::renew)));
         }
@@ -246,9 +274,14 @@ impl Daemon {
             let ended = async { tokio::join!(door.tasks.wait(), door.relay.attempts.wait()) };
             let _ = timeout_at(Instant::now() + LAST_WORDS, ended).await;
         }
-        // The last Ledger goes with the last session; the writer then writes what it has and ends.
+        // The last Ledger goes with the last session; its writer, as the others, then writes what it has and ends.
         drop(door);
-        timeout_at(Instant::now() + LAST_WORDS, writer).await.is_ok() && in_time
+        let written = async {
+            for writer in writers {
+                let _ = writer.await;
+            }
+        };
+        timeout_at(Instant::now() + LAST_WORDS, written).await.is_ok() && in_time
     }
 }
 
@@ -275,6 +308,40 @@ async fn open_lists(config: &Config) -> Result<Lists, StartError> {
     match tokio::task::spawn_blocking(move || Lists::open(paths, tags, max_shrink)).await {
         Ok(opened) => opened.map_err(StartError::List),
         Err(_) => Err(StartError::List(Fault::of_file(&config.path, "the opt-out lists could not be read: the reader failed"))),
+    }
+}
+
+/// What was learned, and the lists with it. It is begun where it is not there, so the others are read before.
+async fn open_book(config: &Config, lists: Lists) -> Result<(Book, Arc<Lists>), StartError> {
+    let (path, tags) = (config.learned(), config.file.opt_out.plus_tags);
+    let failed = Fault::of_file(&path, "could not be read: the reader failed");
+    let open = move || {
+        let book = Book::open(&path, tags).map_err(|error| match error {
+            BookError::Disk(error) => StartError::Folder(path.clone(), error),
+            BookError::List(fault) => StartError::List(fault),
+        })?;
+        let lists = lists.with_learned(path).map_err(StartError::List)?;
+        Ok((book, Arc::new(lists)))
+    };
+    tokio::task::spawn_blocking(open).await.unwrap_or(Err(StartError::List(failed)))
+}
+
+async fn open_phrases(config: &Config) -> Result<Arc<Phrases>, StartError> {
+    let Some(path) = config.notices.clone() else { return Ok(Arc::new(Phrases::compiled())) };
+    let text = tokio::fs::read_to_string(&path).await.map_err(|e| StartError::Config(Fault::unreadable(&path, &e)))?;
+    Phrases::parse(&path, &text).map(Arc::new).map_err(StartError::Config)
+}
+
+async fn open_orders(config: &Config) -> Result<Option<(Orders, JoinHandle<()>)>, StartError> {
+    let caps = Caps { entries: config.file.learn.max_orders, age: config.file.learn.max_order_age };
+    if caps.entries == 0 {
+        return Ok(None);
+    }
+    let path = config.orders();
+    let failed = Fault::of_file(&path, "could not be opened: the reader failed");
+    match tokio::task::spawn_blocking(move || Orders::open(&path, caps)).await {
+        Ok(opened) => opened.map(Some).map_err(StartError::Orders),
+        Err(_) => Err(StartError::Config(failed)),
     }
 }
 

@@ -1,21 +1,16 @@
-//! The suppression log: one JSON object a line, on disk before anybody is answered. Never decides, never forgets a
-//! line that it promised.
-//!
-//! One writer owns the file. Whoever waits for the disk waits together: all lines that come in during one `fdatasync`
-//! are written and synced by the next. Rotation is our own because no crate of the kind syncs what it writes.
+//! What the relay did, in lines for ever: `suppressed.jsonl`, the proof; `learned.jsonl`, what was learned; `sent.jsonl`, who
+//! was mailed. Never decides, never forgets a line that it promised.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+mod lines;
 
-use jiff::Timestamp;
+use std::io::{self, Write};
+use std::path::Path;
+
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::disk::sync_above;
+use lines::{Lines, Pace};
+pub use lines::{NotWritten, Rotation};
 
 /// One line of the suppression log. The names are public: people script against them.
 #[derive(Clone, Debug, Serialize)]
@@ -77,207 +72,161 @@ pub struct EventRule {
     pub value: String,
 }
 
-/// When a new file is begun and how many old ones are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rotation {
-    /// Bytes.
-    pub size: u64,
-    /// Age of the file.
-    pub age: Duration,
-    /// Old files kept; 0 keeps all.
-    pub keep: usize,
+/// One line of `learned.jsonl`: what was learned, and from what. The names are public: people script against them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Learning {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// What became of it.
+    pub event: Lesson,
+    /// The way by which it came: `address`, `folder`, `imap`, `command`, `delivery` or `order`.
+    pub intake: String,
+    /// Who has opted out; null where only the order is known.
+    pub address: Option<String>,
+    /// The order that was named.
+    pub order: Option<String>,
+    /// By what the notice was known.
+    pub evidence: Option<String>,
+    /// Somebody vouches for the notice.
+    pub verified: Option<bool>,
+    /// Message-ID of the notice.
+    pub message_id: Option<String>,
+    /// When the notice was sent, or the opt-out came.
+    pub since: Option<String>,
+    /// As in the list.
+    pub source: Option<String>,
+    /// As in the list; of what waits for a person: why it does.
+    pub reason: Option<String>,
+    /// How many held messages it has stopped.
+    pub held: usize,
 }
 
-/// The line is not on disk; nothing that depends on it may happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the suppression log cannot be written")]
-pub struct NotWritten;
+/// What became of an opt-out that was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lesson {
+    /// It is in force.
+    Learned,
+    /// It is in force for an order whose buyer is not known yet.
+    Waiting,
+    /// The buyer of an order was found.
+    Bound,
+    /// A person decides.
+    Quarantined,
+    /// A person has accepted it.
+    Accepted,
+    /// A person has rejected it.
+    Rejected,
+}
 
-/// The way to the writer; cheap to clone. The writer ends when the last one is gone.
+/// One line of `sent.jsonl`: the host has taken a mail for somebody. The names are public: people script against them.
+#[derive(Debug, Serialize)]
+pub struct Sent<'a> {
+    /// RFC 3339, UTC.
+    pub time: &'a str,
+    /// `sent`
+    pub event: &'static str,
+    /// As written in the envelope.
+    pub recipient: &'a str,
+    /// Envelope sender, empty for `<>`.
+    pub sender: &'a str,
+    /// Address of the tool.
+    pub client: std::net::IpAddr,
+    /// Message-ID of the mail, if it has one, without angle brackets.
+    pub message_id: Option<&'a str>,
+    /// Our id of the message.
+    pub id: &'a str,
+    /// Where it went.
+    pub upstream: &'a str,
+    /// What the host has said.
+    pub reply: &'a str,
+}
+
+/// The logs; cheap to clone. Their writers end when the last one is gone.
 #[derive(Clone, Debug)]
-pub struct Ledger(mpsc::Sender<Order>);
-
-enum Order {
-    Write(Vec<u8>, oneshot::Sender<Result<(), NotWritten>>),
-    Reopen,
+pub struct Ledger {
+    suppressed: Lines,
+    learned: Lines,
+    sent: Option<Lines>,
 }
-
-/// Orders that may wait for the writer. More senders wait in line.
-const WAITING: usize = 1024;
 
 impl Ledger {
-    /// Opens `folder/suppressed.jsonl` and starts the writer; await its handle after the last [`Ledger`] is dropped.
-    pub fn open(folder: &Path, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
-        let mut writer = Writer { folder: folder.to_owned(), rotation, file: None };
-        writer.file()?;
-        let (orders, inbox) = mpsc::channel(WAITING);
-        Ok((Self(orders), tokio::task::spawn_blocking(move || writer.run(inbox))))
+    /// Opens the logs in `folder` and starts their writers; await the handles after the last [`Ledger`] is dropped. Without
+    /// `sent` nobody writes down who was mailed.
+    pub fn open(folder: &Path, rotation: Rotation, sent: bool) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let mut writers = Vec::new();
+        let mut open = |name, pace| {
+            Lines::open(folder, name, rotation, pace).map(|(lines, writer)| {
+                writers.push(writer);
+                lines
+            })
+        };
+        let suppressed = open("suppressed", Pace::Synced)?;
+        let learned = open("learned", Pace::Synced)?;
+        let sent = if sent { Some(open("sent", Pace::Gathered)?) } else { None };
+        Ok((Self { suppressed, learned, sent }, writers))
     }
 
     /// Returns when the events are on disk.
     pub async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let mut lines = Vec::with_capacity(events.len() * 512);
-        for event in events {
-            serde_json::to_writer(&mut lines, event).map_err(|_| NotWritten)?;
-            lines.push(b'\n');
-        }
-        let (done, written) = oneshot::channel();
-        self.0.send(Order::Write(lines, done)).await.map_err(|_| NotWritten)?;
-        written.await.map_err(|_| NotWritten)?
+        self.suppressed.write(text(events)?).await
     }
 
-    /// Closes the file and opens it by name again (SIGHUP), for whoever moved it away.
+    /// The same for what was learned.
+    pub async fn learned(&self, lines: &[Learning]) -> Result<(), NotWritten> {
+        self.learned.write(text(lines)?).await
+    }
+
+    /// Somebody was mailed. Nobody waits for the disk: a crash of the machine may lose the last of these lines, one of the relay
+    /// those of the last moments, and a disk that refuses loses them loudly; mail is not stopped for them.
+    pub async fn sent(&self, lines: &[Sent<'_>]) {
+        if let Some(sent) = &self.sent
+            && let Ok(text) = text(lines)
+        {
+            sent.add(text).await;
+        }
+    }
+
+    /// Somebody wants to know who was mailed.
+    pub fn keeps_sent(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// Closes the files and opens them by name again (SIGHUP), for whoever moved them away.
     pub async fn reopen(&self) {
-        // A writer that is gone has nothing to reopen.
-        let _ = self.0.send(Order::Reopen).await;
+        for lines in [Some(&self.suppressed), Some(&self.learned), self.sent.as_ref()].into_iter().flatten() {
+            lines.reopen().await;
+        }
     }
 }
 
-struct Writer {
-    folder: PathBuf,
-    rotation: Rotation,
-    file: Option<Open>,
+/// Appends to `learned.jsonl` for a command, whether a relay runs or not; returns when it is on disk.
+pub fn append(folder: &Path, learned: &[Learning]) -> io::Result<()> {
+    let text = text(learned).map_err(io::Error::other)?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    // In one write, so that no line of the relay comes in between.
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("learned.jsonl"))?;
+    file.write_all(&text)?;
+    file.sync_data()
 }
 
-struct Open {
-    file: File,
-    length: u64,
-    born: SystemTime,
-}
-
-impl Writer {
-    fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
-        let (mut lines, mut waiting) = (Vec::new(), Vec::new());
-        while let Some(order) = inbox.blocking_recv() {
-            let mut next = Some(order);
-            while let Some(order) = next {
-                match order {
-                    Order::Write(more, done) => {
-                        lines.extend_from_slice(&more);
-                        waiting.push(done);
-                    }
-                    Order::Reopen => self.file = None,
-                }
-                next = inbox.try_recv().ok();
-            }
-            let result = self.write(&lines);
-            if let Err(error) = &result {
-                tracing::error!(
-                    "write {}: {error}\nhint: free space or mend the folder; until then opted-out recipients get 451",
-                    self.path().display()
-                );
-            }
-            for done in waiting.drain(..) {
-                // Whoever asked may have hung up; the line stays.
-                let _ = done.send(result.as_ref().map_err(|_| NotWritten).copied());
-            }
-            lines.clear();
-        }
+fn text(lines: &[impl Serialize]) -> Result<Vec<u8>, NotWritten> {
+    let mut text = Vec::with_capacity(lines.len() * 512);
+    for line in lines {
+        serde_json::to_writer(&mut text, line).map_err(|_| NotWritten)?;
+        text.push(b'\n');
     }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("suppressed.jsonl")
-    }
-
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.leave_deleted()?;
-        self.rotate_if_due()?;
-        let open = self.file()?;
-        let result = open.file.write_all(lines).and_then(|()| open.file.sync_data());
-        if result.is_ok() {
-            open.length += lines.len() as u64;
-        } else {
-            // Nobody is told that these lines exist: take them back as far as the disk allows, and open anew.
-            let _ = open.file.set_len(open.length);
-            self.file = None;
-        }
-        result
-    }
-
-    fn file(&mut self) -> io::Result<&mut Open> {
-        match self.file {
-            Some(ref mut open) => Ok(open),
-            None => {
-                std::fs::create_dir_all(&self.folder)?;
-                let open = Open::at(&self.path())?;
-                File::open(&self.folder)?.sync_all()?;
-                sync_above(&self.folder)?;
-                Ok(self.file.insert(open))
-            }
-        }
-    }
-
-    /// A file that somebody deleted proves nothing to anybody: a new one is begun.
-    fn leave_deleted(&mut self) -> io::Result<()> {
-        if self.file()?.file.metadata()?.nlink() == 0 {
-            tracing::warn!("{} was deleted; a new one is begun", self.path().display());
-            self.file = None;
-        }
-        Ok(())
-    }
-
-    fn rotate_if_due(&mut self) -> io::Result<()> {
-        let Rotation { size, age, .. } = self.rotation;
-        let open = self.file()?;
-        let old = open.born.elapsed().is_ok_and(|elapsed| elapsed > age);
-        if open.length == 0 || (open.length < size && !old) {
-            return Ok(());
-        }
-        self.file = None;
-        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ").to_string();
-        std::fs::rename(self.path(), self.folder.join(format!("suppressed-{stamp}.jsonl")))?;
-        self.drop_oldest()
-    }
-
-    fn drop_oldest(&self) -> io::Result<()> {
-        if self.rotation.keep == 0 {
-            return Ok(());
-        }
-        let mut old: Vec<_> = std::fs::read_dir(&self.folder)?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.starts_with("suppressed-") && name.ends_with(".jsonl"))
-            .collect();
-        old.sort_unstable();
-        let surplus = old.len().saturating_sub(self.rotation.keep);
-        old.iter().take(surplus).try_for_each(|name| std::fs::remove_file(self.folder.join(name)))
-    }
-}
-
-impl Open {
-    /// A half-written last line belongs to nobody, for its writer died before it answered: it is cut.
-    fn at(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        let meta = file.metadata()?;
-        let length = whole_lines(&mut file, meta.len())?;
-        if length < meta.len() {
-            tracing::warn!("{} ended in a half-written line, which was cut", path.display());
-            file.set_len(length)?;
-        }
-        Ok(Self { file, length, born: meta.created().or_else(|_| meta.modified())? })
-    }
-}
-
-/// Bytes up to and with the last line end, sought from behind.
-fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
-    let (mut end, mut piece) = (length, Vec::new());
-    while end > 0 {
-        let from = end.saturating_sub(1 << 16);
-        piece.clear();
-        file.seek(SeekFrom::Start(from))?;
-        file.take(end - from).read_to_end(&mut piece)?;
-        if let Some(at) = memchr::memrchr(b'\n', &piece) {
-            return Ok(from + at as u64 + 1);
-        }
-        end = from;
-    }
-    Ok(0)
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
     use super::*;
 
     const ROOMY: Rotation = Rotation { size: 1 << 20, age: Duration::from_secs(3600), keep: 0 };
@@ -305,7 +254,8 @@ mod tests {
 
     /// The recipients in all files of the log, oldest first.
     fn recipients(folder: &Path) -> Vec<String> {
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| !path.ends_with("learned.jsonl"));
         files.sort_by_key(|path| (path.ends_with("suppressed.jsonl"), path.clone()));
         let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
         let recipient =
@@ -313,27 +263,33 @@ mod tests {
         text.lines().map(recipient).collect()
     }
 
+    async fn ended(writers: Vec<JoinHandle<()>>) {
+        for writer in writers {
+            writer.await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_half_written_line_is_cut_and_what_follows_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
         std::fs::write(&path, format!("{{\"recipient\":\"a\"}}\n{{\"recipi{}", "x".repeat(200_000))).unwrap();
-        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
         ledger.record(&[event("b"), event("c")]).await.unwrap();
         drop(ledger);
-        writer.await.unwrap();
+        ended(writers).await;
         assert_eq!(recipients(folder.path()), ["a", "b", "c"]);
     }
 
     #[tokio::test]
     async fn rotation_loses_no_line_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (ledger, writer) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }, false).unwrap();
         for recipient in ["a", "b", "c", "d", "e"] {
             ledger.record(&[event(recipient)]).await.unwrap();
         }
         drop(ledger);
-        writer.await.unwrap();
+        ended(writers).await;
         assert_eq!(recipients(folder.path()), ["c", "d", "e"]);
     }
 
@@ -341,7 +297,7 @@ mod tests {
     async fn a_deleted_or_moved_file_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
-        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
         ledger.record(&[event("a")]).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         ledger.record(&[event("b")]).await.unwrap();
@@ -350,7 +306,7 @@ mod tests {
         ledger.reopen().await;
         ledger.record(&[event("d")]).await.unwrap();
         drop(ledger);
-        writer.await.unwrap();
+        ended(writers).await;
         assert_eq!(recipients(folder.path()), ["b", "c", "d"]);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
@@ -359,14 +315,14 @@ mod tests {
     async fn what_is_not_on_disk_is_told_and_writing_goes_on_when_it_can() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
-        let (ledger, writer) = Ledger::open(folder.path(), ROOMY).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert_eq!(ledger.record(&[event("a")]).await, Err(NotWritten));
         std::fs::remove_dir(&path).unwrap();
         ledger.record(&[event("b")]).await.unwrap();
         drop(ledger);
-        writer.await.unwrap();
+        ended(writers).await;
         assert_eq!(recipients(folder.path()), ["b"]);
     }
 }

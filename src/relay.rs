@@ -4,7 +4,9 @@
 mod answer;
 mod held;
 mod judged;
+mod lessons;
 mod patience;
+mod sent;
 mod words;
 
 use std::hash::{BuildHasher, RandomState};
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dsn;
+use crate::learn::{Learner, NotLearned};
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
 use crate::memory::Memory;
@@ -40,6 +43,8 @@ pub struct Relay {
     pub lists: Arc<Lists>,
     /// The operator's decisions.
     pub policy: Policy,
+    /// What is learned, and whose orders are whose.
+    pub learner: Learner,
     /// Judge the mailboxes of To, Cc and Bcc too (`opt_out.headers = "enforce"`).
     pub judge_headers: bool,
     /// The proof.
@@ -93,9 +98,12 @@ enum Until {
 impl Relay {
     /// At the door: the answer to RCPT. A refusal is on disk before it is told.
     pub async fn judge(&self, envelope: &Envelope, recipient: &Address) -> Reply {
+        if self.learner.letterbox.asked(recipient).is_some() {
+            return Reply::RECIPIENT_OK;
+        }
         let event = {
             let (list, now) = (self.lists.current(), Timestamp::now());
-            let context = Context { sender: &envelope.sender, now, title: Title::NotYet, policy: &self.policy };
+            let context = Context { sender: &envelope.sender, now, title: Title::NotYet, policy: &self.policy, orders: &[] };
             match optout::judge(&list, recipient, &context) {
                 Verdict::OptedOut(suppression) if suppression.action == Action::Reject => {
                     event(envelope, recipient, &suppression, &list, &Reply::OPTED_OUT, now)
@@ -114,13 +122,30 @@ impl Relay {
 
     /// After the final dot: judges again, delivers or holds, answers. 250 means that the host has it, that it is on disk,
     /// or that all recipients are suppressed and logged; anything else leaves the message with the tool.
-    pub async fn take(self: &Arc<Self>, envelope: Envelope, message: Message) -> Reply {
+    pub async fn take(self: &Arc<Self>, mut envelope: Envelope, message: Message) -> Reply {
         if message.received_count() > MAX_HOPS {
             return Reply::LOOP;
         }
+        let asked = self.learner.letterbox.take_from(&mut envelope);
         let arrived = Timestamp::now();
         let trace = received(&self.hostname, &envelope, arrived);
         let mail = Arc::new(Mail::new(envelope, trace, message));
+        if asked.is_empty() {
+            return self.forward(mail, arrived).await;
+        }
+        match self.learn(&asked, &mail).await {
+            Err(reply) => reply,
+            Ok(learned) if mail.envelope.recipients.is_empty() => Reply::learned(mail.envelope.id, &learned.to_string()),
+            Ok(learned) => Self::with_lesson(&mail, &learned, self.forward(mail.clone(), arrived).await),
+        }
+    }
+
+    /// On to the host, or into the spool.
+    async fn forward(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp) -> Reply {
+        // A notice may name an order and nobody else: whose it is must be known by then.
+        if let Err(NotLearned) = self.learner.note(&mail).await {
+            return Reply::CANNOT_LEARN;
+        }
         match self.patience {
             // Where so many wait for the host already, more would only wait in memory instead of on disk.
             Some(patience) if self.late.available_permits() > 0 && self.spool.may_try() => {
@@ -245,7 +270,7 @@ impl Relay {
         loop {
             let list = self.lists.current_shared();
             let now = Timestamp::now();
-            let rules = Rules { policy: &self.policy, headers: self.judge_headers, now };
+            let rules = Rules { policy: &self.policy, headers: self.judge_headers, phrases: &self.learner.phrases, now };
             let judged = Judged::new(&list, mail, waiting, &rules, &logged)?;
             let somebody = !judged.cleared.is_empty() && until == Until::Sent;
             if van.is_none() && somebody {
@@ -272,6 +297,7 @@ impl Relay {
             };
             let events = judged.events(mail, &list, &told, &mut logged, until, now);
             self.record(&events).await.map_err(|NotWritten| Reply::CANNOT_LOG)?;
+            self.bind(&judged).await?;
             if !events.is_empty() && !self.lists.is_current(&list) {
                 // The list changed while the log was written: what leaves is judged by the new one.
                 continue;
@@ -287,6 +313,8 @@ impl Relay {
                     outcomes.extend(judged.places.iter().copied().zip(sent));
                     let sent = &outcomes[kept_back..];
                     words::log_outcomes(mail, sent, self.upstream.name(), started);
+                    self.record_sent(mail, sent).await;
+                    self.learn_refusals(mail, sent).await;
                     let relayed = if reports_success { Vec::new() } else { relayed(mail, sent) };
                     return Ok(Attempt { outcomes, relayed });
                 }

@@ -116,7 +116,7 @@ fn list_of(entry: &Subject) -> OptOutList {
 /// By the judge, at a moment at which no entry has run out, for mail that could be of any sender.
 pub fn is_opted_out(list: &OptOutList, recipient: &Address) -> bool {
     let policy = Policy::default();
-    let context = Context { sender: &ReversePath::Null, now: Timestamp::MIN, title: Title::Is(""), policy: &policy };
+    let context = Context { sender: &ReversePath::Null, now: Timestamp::MIN, title: Title::Is(""), policy: &policy, orders: &[] };
     matches!(judge(list, recipient, &context), Verdict::OptedOut(_))
 }
 
@@ -155,7 +155,7 @@ pub fn named_by(subject: &Subject) -> Vec<Address> {
         Subject::Pattern(glob) if !glob.is_ascii() && glob.contains("xn--") => vec![],
         // A digit makes no other letter of a mark that follows it.
         Subject::Pattern(glob) => vec![glob.replace(['*', '?'], "7"), glob.replace('*', "77").replace('?', "7")],
-        Subject::Sha256(_) | Subject::Md5(_) => vec![],
+        Subject::Sha256(_) | Subject::Md5(_) | Subject::Order(_) => vec![],
     };
     // What is read as a route in front of a mailbox is not the glob's.
     texts.iter().filter_map(|text| Address::parse(text).ok().filter(|address| address.as_str() == text)).collect()

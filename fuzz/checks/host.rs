@@ -82,7 +82,8 @@ async fn deliver(port: u16, letters: &[u8]) -> Result<Vec<Outcome>, Status> {
     };
     let mail = Mail::new(envelope, TRACE.into(), Message::from_wire(MESSAGE.into()).unwrap());
     let (list, policy, wish) = (OptOutList::default(), Policy::default(), Wish::default());
-    let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
+    let context =
+        Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy, orders: &[] };
     let permit = |to| match judge(&list, to, &context) {
         Verdict::Clear(permit) => To { permit, wish: &wish },
         _ => panic!("an empty list clears everybody"),

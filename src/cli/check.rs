@@ -17,7 +17,7 @@ pub fn run(config: &Config) -> Done {
     if config.trusts_anybody() {
         writeln!(out, "{}: {TRUSTS_ANYBODY}", config.path.display())?;
     }
-    let loaded = optout::load(&config.lists, config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?;
+    let loaded = optout::load(&config.all_lists(), config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?;
     let files = loaded.list.files();
     for file in files {
         writeln!(out, "{}: sound, {} opt-outs", file.path.display(), file.entries)?;

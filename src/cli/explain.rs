@@ -30,9 +30,14 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
         None | Some("" | "<>") => ReversePath::Null,
         Some(text) => ReversePath::Address(parse(text)?),
     };
-    let list = optout::load(&config.lists, config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?.list;
-    let context =
-        Context { sender: &sender, now: Timestamp::now(), title: Title::Is(&arguments.subject), policy: &config.policy };
+    let list = optout::load(&config.all_lists(), config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?.list;
+    let context = Context {
+        sender: &sender,
+        now: Timestamp::now(),
+        title: Title::Is(&arguments.subject),
+        policy: &config.policy,
+        orders: &[],
+    };
     let (mut out, mut exit) = (stdout().lock(), Exit::Ok);
     for recipient in &recipients {
         match optout::judge(&list, recipient, &context) {

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::PlusTags;
-use crate::optout::{self, Action, Attributes, EntryError, Subject};
+use crate::optout::{self, Action, Attributes, EntryError, Evidence, Subject};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Print all entries: place, kind, entry, and what stands beside it
     Show,
-    /// Add opt-outs: addresses, domains, patterns or hashes
+    /// Add opt-outs: addresses, domains, patterns, hashes or orders
     Add(Add),
     /// Take opt-outs out again
     Remove(Remove),
@@ -57,7 +57,7 @@ pub fn run(config: &Config, command: &Command) -> Done {
 
 fn show(config: &Config) -> Done {
     let mut out = BufWriter::new(stdout().lock());
-    for path in &config.lists {
+    for path in &config.all_lists() {
         let mut written = Ok(());
         optout::read(path, &mut |line, subject, attributes| {
             if written.is_ok() {
@@ -74,10 +74,13 @@ fn show(config: &Config) -> Done {
 
 /// What stands beside an entry, as `name=value`.
 fn beside(attributes: &Attributes) -> String {
-    let Attributes { since, until, reason, source, action, senders, note } = attributes;
+    let Attributes { since, until, reason, source, action, senders, note, verified, evidence } = attributes;
     let until = until.map(|until| until.to_string());
     let senders = (!senders.is_empty()).then(|| senders.join(" "));
     let action = action.map(|action| action.to_string());
+    let verified = verified.map(|verified| verified.to_string());
+    let of = |field: fn(&Evidence) -> &Option<String>| evidence.as_deref().and_then(|evidence| field(evidence).clone());
+    let (order, message_id) = (of(|evidence| &evidence.order), of(|evidence| &evidence.message_id));
     let texts = [
         ("since", since),
         ("until", &until),
@@ -86,6 +89,9 @@ fn beside(attributes: &Attributes) -> String {
         ("reason", reason),
         ("source", source),
         ("note", note),
+        ("verified", &verified),
+        ("order", &order),
+        ("message_id", &message_id),
     ];
     let present = texts.into_iter().filter_map(|(name, text)| text.as_ref().map(|text| format!("{name}={text:?}")));
     present.collect::<Vec<_>>().join(" ")
@@ -128,7 +134,7 @@ impl Remove {
     fn run(&self, config: &Config) -> Done {
         let (subjects, tags) = (parse(&self.entries)?, config.file.opt_out.plus_tags);
         let mut found = vec![false; subjects.len()];
-        for path in config.lists.iter().filter(|path| optout::is_editable(path)) {
+        for path in config.all_lists().iter().filter(|path| optout::is_editable(path)) {
             for (at, subject) in subjects.iter().enumerate() {
                 let count = optout::remove(path, subject, tags).map_err(|e| Failure::of_edit(&e))?;
                 if count > 0 {

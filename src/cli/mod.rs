@@ -3,6 +3,7 @@
 mod check;
 mod circle;
 mod explain;
+mod learn;
 mod list;
 mod password;
 mod serve;
@@ -78,6 +79,8 @@ enum Command {
     /// Show and change the opt-outs
     #[command(subcommand)]
     List(list::Command),
+    /// Learn opt-outs from notices in files, and settle what waits for a person
+    Learn(learn::Arguments),
     /// Show held mail, try it now, drop it
     #[command(subcommand)]
     Spool(spool::Command),
@@ -114,6 +117,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Check) => check::run(&config),
         Some(Command::Explain(arguments)) => explain::run(&config, arguments),
         Some(Command::List(command)) => list::run(&config, command),
+        Some(Command::Learn(arguments)) => learn::run(&config, arguments),
         Some(Command::Spool(command)) => spool::run(&config, command),
         Some(Command::User(command)) => user::run(&config, command),
     }

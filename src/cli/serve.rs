@@ -136,7 +136,7 @@ impl Failure {
             StartError::Misfit(_) => Self::new(Exit::Config, error),
             StartError::List(fault) | StartError::Users(fault) => Self::of_list(fault),
             StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
-            StartError::Spool(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
+            StartError::Spool(_) | StartError::Orders(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
             StartError::Listen(..) | StartError::Adopt(_) => Self::new(Exit::Unavailable, error),
         }
     }

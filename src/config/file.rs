@@ -27,6 +27,7 @@ pub struct File {
     pub upstream: Upstream,
     pub opt_out: OptOut,
     pub delivery: Delivery,
+    pub learn: Learn,
     pub log: Log,
 }
 
@@ -124,12 +125,38 @@ pub struct Delivery {
     pub min_free: ByteSize,
 }
 
+/// `[learn]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Learn {
+    pub address: String,
+    pub folder: Option<PathBuf>,
+    pub notices: Option<PathBuf>,
+    pub trusted_authserv: Vec<String>,
+    pub never_learn: Vec<String>,
+    pub max_per_day: usize,
+    pub reports: bool,
+    pub refusals: Vec<Refusal>,
+    pub max_orders: u64,
+    #[serde(with = "value::duration")]
+    pub max_order_age: Duration,
+}
+
+/// One of `learn.refusals`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    pub code: u16,
+    pub text: String,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     pub level: Level,
     pub format: Format,
+    pub sent: bool,
     #[serde(deserialize_with = "value::size")]
     pub rotate_size: ByteSize,
     #[serde(with = "value::duration")]
@@ -304,6 +331,7 @@ impl Default for File {
             upstream: Upstream::default(),
             opt_out: OptOut::default(),
             delivery: Delivery::default(),
+            learn: Learn::default(),
             log: Log::default(),
         }
     }
@@ -381,11 +409,29 @@ impl Default for Delivery {
     }
 }
 
+impl Default for Learn {
+    fn default() -> Self {
+        Self {
+            address: "optout@relay.local".into(),
+            folder: None,
+            notices: None,
+            trusted_authserv: Vec::new(),
+            never_learn: vec!["no-reply-*@marketplace.amazon.*".into()],
+            max_per_day: 500,
+            reports: true,
+            refusals: Vec::new(),
+            max_orders: 5_000_000,
+            max_order_age: Duration::from_secs(1100 * 86_400),
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
             level: Level::default(),
             format: Format::default(),
+            sent: true,
             rotate_size: ByteSize::mib(100),
             rotate_age: Duration::from_secs(365 * 86_400),
             keep: 0,

@@ -3,6 +3,7 @@
 mod access;
 mod circle;
 pub mod file;
+mod learning;
 mod overlay;
 mod route;
 mod value;
@@ -19,6 +20,7 @@ use access::Wrong;
 use file::{File, Headers, LineEndings, Password};
 use overlay::{Overlaid, overlay};
 
+pub use learning::Learning;
 pub use route::{Encryption, HostRoute, Route};
 
 /// Looked for where no `--config` is given, in this order.
@@ -44,6 +46,12 @@ pub struct Config {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The operator's decisions about opt-outs.
     pub policy: Policy,
+    /// What notices look like, found likewise; none: as compiled in.
+    pub notices: Option<PathBuf>,
+    /// Where notices are put as files, found likewise.
+    pub folder: Option<PathBuf>,
+    /// What is learned from, and from what never.
+    pub learning: Learning,
     /// Where mail goes.
     pub route: Route,
     /// What is wrong where that turns out to be ourselves.
@@ -159,13 +167,20 @@ impl Config {
             return Err(circle);
         }
         access::examine(listen).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
+        let hostname = if file.hostname.is_empty() { machine_name() } else { file.hostname.clone() };
+        let user = if let Route::Host(route) = &route { route.user.as_deref() } else { None };
+        let learning = Learning::mean(&file.learn, [user.unwrap_or_default(), &hostname])
+            .map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         if !file.hostname.is_empty() && !is_host_name(&file.hostname) {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
         }
         let base = path.parent().unwrap_or(Path::new(""));
         Ok(Self {
             path: path.to_owned(),
-            hostname: if file.hostname.is_empty() { machine_name() } else { file.hostname.clone() },
+            hostname,
+            learning,
+            notices: file.learn.notices.as_ref().map(|notices| base.join(notices)),
+            folder: file.learn.folder.as_ref().map(|folder| base.join(folder)),
             lists: file.opt_out.lists.iter().map(|list| base.join(list)).collect(),
             users: file.listen.users.as_ref().map(|users| base.join(users)),
             certificate: listen.certificate.iter().zip(&listen.key).map(|(chain, key)| (base.join(chain), base.join(key))).next(),
@@ -232,6 +247,32 @@ impl Config {
     pub fn timeouts(&self) -> Timeouts {
         let listen = &self.file.listen;
         Timeouts { command: listen.command_timeout, data: listen.data_timeout, message: listen.message_timeout }
+    }
+
+    /// The list of what the relay has learned by itself.
+    pub fn learned(&self) -> PathBuf {
+        self.file.state_dir.join("learned.toml")
+    }
+
+    /// Where the logs are.
+    pub fn logs(&self) -> PathBuf {
+        self.file.state_dir.join("log")
+    }
+
+    /// What waits for a person before it is learned.
+    pub fn quarantine(&self) -> PathBuf {
+        self.file.state_dir.join("quarantine")
+    }
+
+    /// Whose orders are whose.
+    pub fn orders(&self) -> PathBuf {
+        self.file.state_dir.join("orders.redb")
+    }
+
+    /// All lists in force: those that people write, and what was learned, if anything was.
+    pub fn all_lists(&self) -> Vec<PathBuf> {
+        let learned = Some(self.learned()).filter(|path| path.exists());
+        self.lists.iter().cloned().chain(learned).collect()
     }
 
     /// Where held mail is kept.

@@ -101,6 +101,20 @@ impl Message {
             + memchr::memchr_iter(b'\n', headers).filter(|&at| is_received(&headers[at + 1..])).count()
     }
 
+    /// What stands in the first Message-ID field, without angle brackets, if it stands on one line; found without reading the
+    /// header as such.
+    pub fn message_id(&self) -> Option<&[u8]> {
+        const NAME: &[u8] = b"Message-ID:";
+        let headers = self.raw_headers();
+        let starts = [0].into_iter().chain(memchr::memchr_iter(b'\n', headers).map(|at| at + 1));
+        let mut lines = starts.filter_map(|at| headers.get(at..at + NAME.len()).map(|name| (at, name)));
+        let (at, _) = lines.find(|(_, name)| name.eq_ignore_ascii_case(NAME))?;
+        let line = &headers[at + NAME.len()..];
+        let line = line[..memchr::memchr(b'\r', line)?].trim_ascii();
+        let id = line.strip_prefix(b"<").and_then(|id| id.strip_suffix(b">")).unwrap_or(line);
+        (!id.is_empty()).then_some(id)
+    }
+
     fn raw_headers(&self) -> &[u8] {
         let end =
             if self.0.starts_with(b"\r\n") { 2 } else { memmem::find(&self.0, b"\r\n\r\n").map_or(self.0.len(), |at| at + 4) };
@@ -198,6 +212,19 @@ mod tests {
         assert!(mail.headers(10).is_none());
         assert_eq!(message(b"\r\nbody\r\n").headers(9).unwrap().bytes(), b"\r\n");
         assert_eq!(message(b"A: 1\r\n").headers(9).unwrap().bytes(), b"A: 1\r\n");
+    }
+
+    #[test]
+    fn the_id_is_found_at_the_start_of_a_line_of_the_header() {
+        for (wire, id) in [
+            (&b"Message-ID: <1@x>\r\n\r\n"[..], Some(&b"1@x"[..])),
+            (b"X: Message-ID: <0@x>\r\nmessage-id:2@x \r\n", Some(b"2@x")),
+            (b"Message-ID:\r\n <1@x>\r\n\r\n", None),
+            (b"X: y\r\n\r\nMessage-ID: <1@x>\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(message(wire).message_id(), id);
+        }
     }
 
     #[test]

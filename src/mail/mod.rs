@@ -5,6 +5,7 @@ mod envelope;
 mod heading;
 mod mend;
 mod message;
+mod order;
 mod pages;
 mod piece;
 mod status;
@@ -16,6 +17,7 @@ pub use envelope::{Client, Envelope, Id, Notify, Recipient, Ret, ReversePath, Wi
 pub use heading::Heading;
 pub use mend::{Mending, NotMended};
 pub use message::{HeaderSection, Message};
+pub use order::{Order, orders_in};
 pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;
 pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use super::entry::{Attributes, ReadSubject, Subject};
+use super::entry::{Attributes, Evidence, ReadSubject, Subject};
 use super::file::read_toml;
 use crate::disk::{EditError, append, changed, cut, cut_tables, edit};
 use crate::mail::PlusTags;
@@ -72,8 +72,13 @@ fn take_out(document: &mut DocumentMut, known: &[Subject], subject: &Subject, ta
 }
 
 /// The keys that name somebody, in the long form, each with its reader.
-const KINDS: [(&str, ReadSubject); 4] =
-    [("address", Subject::address), ("domain", Subject::domain), ("pattern", Subject::pattern), ("hash", Subject::hash)];
+const KINDS: [(&str, ReadSubject); 5] = [
+    ("address", Subject::address),
+    ("domain", Subject::domain),
+    ("pattern", Subject::pattern),
+    ("hash", Subject::hash),
+    ("order", Subject::order),
+];
 
 fn read(path: &Path, text: &str) -> Result<Vec<Subject>, Fault> {
     let mut found = Vec::new();
@@ -87,12 +92,13 @@ fn table(subject: &Subject, attributes: &Attributes) -> Table {
         Subject::Domain(_) | Subject::Subdomains(_) => "domain",
         Subject::Pattern(_) => "pattern",
         Subject::Sha256(_) | Subject::Md5(_) => "hash",
+        Subject::Order(_) => "order",
     };
     let written = match subject {
         Subject::Address(address) => address.to_string(),
         other => other.to_string(),
     };
-    let Attributes { since, until, reason, source, action, senders, note } = attributes;
+    let Attributes { since, until, reason, source, action, senders, note, verified, evidence } = attributes;
     let mut table = Table::new();
     let mut put = |key: &str, value: Option<Value>| value.map(|value| table.insert(key, Item::Value(value)));
     let date = |text: &String| text.parse::<toml_edit::Datetime>().map_or_else(|_| text.into(), Value::from);
@@ -104,7 +110,20 @@ fn table(subject: &Subject, attributes: &Attributes) -> Table {
     put("action", action.map(|action| action.to_string().into()));
     put("senders", (!senders.is_empty()).then(|| Value::Array(senders.iter().collect())));
     put("note", note.as_ref().map(Value::from));
+    put("verified", verified.map(Value::from));
+    put("evidence", evidence.as_deref().map(|evidence| Value::InlineTable(inline(evidence))));
     table
+}
+
+fn inline(evidence: &Evidence) -> InlineTable {
+    let Evidence { message_id, order, by, intake, learned } = evidence;
+    let fields = [("message_id", message_id), ("order", order), ("by", by), ("intake", intake), ("learned", learned)];
+    fields.into_iter().filter_map(|(name, text)| Some((name, Value::from(text.as_ref()?)))).collect()
+}
+
+/// One entry as it is appended to a list: its lines, an empty one in front.
+pub fn lines(subject: &Subject, attributes: &Attributes) -> String {
+    format!("\n[[opt_out]]\n{}", table(subject, attributes))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::mail::{Address, AddressError, PlusTags, domain_key, glob_key};
+use crate::mail::{Address, AddressError, Order, PlusTags, domain_key, glob_key};
 use crate::place::shown;
 
 /// Whom an entry names.
@@ -22,6 +22,8 @@ pub enum Subject {
     Sha256([u8; 32]),
     /// MD5 of the trimmed, lower-cased address.
     Md5([u8; 16]),
+    /// Whoever has placed this order at a marketplace.
+    Order(Order),
 }
 
 /// What an opted-out recipient gets.
@@ -54,6 +56,31 @@ pub struct Attributes {
     pub senders: Vec<String>,
     /// For people.
     pub note: Option<String>,
+    /// Whether somebody has vouched for what a learned entry was learned from; no value where a person wrote it.
+    pub verified: Option<bool>,
+    /// What a learned entry was learned from.
+    pub evidence: Option<Box<Evidence>>,
+}
+
+/// What an entry was learned from; for people, and so that nothing is learned twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Evidence {
+    /// Message-ID of the notice, without angle brackets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The order that the notice names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// By what the notice was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The way by which it came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intake: Option<String>,
+    /// When it was learned; RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned: Option<String>,
 }
 
 /// Why an entry cannot be in force.
@@ -65,6 +92,9 @@ pub enum EntryError {
     /// Meant as a domain, but is none.
     #[error("{} is not a domain", shown(.0))]
     Domain(String),
+    /// Meant as an order, but is none.
+    #[error("{} is not an order: three digits, seven and seven, as in 123-1234567-1234567", shown(.0))]
+    Order(String),
     /// Meant as a hash, but is none.
     #[error("{} is not a hash: `sha256:` wants 64 and `md5:` 32 hexadecimal digits", shown(.0))]
     Hash(String),
@@ -119,7 +149,7 @@ impl EntryError {
             Self::Action(_) => "write one of them, or nothing to have `opt_out.action`",
             Self::Date(_) => "write 2027-03-31 or 2027-03-31T12:00:00Z",
             Self::Senders(_) => "as in *@shop-a.example; without senders the opt-out holds for all",
-            Self::Nobody => "it needs an address, a domain, a pattern or a hash",
+            Self::Nobody => "it needs an address, a domain, a pattern, a hash or an order",
             Self::Two => "give each an entry of its own",
             _ => return None,
         })
@@ -131,6 +161,7 @@ impl EntryError {
             Self::Address(..) | Self::GlobAsAddress(_) => Some("address"),
             Self::Domain(_) => Some("domain"),
             Self::Hash(_) => Some("hash"),
+            Self::Order(_) => Some("order"),
             Self::Pattern(_) | Self::FitsNobody(_) => Some("pattern"),
             Self::Action(_) => Some("action"),
             Self::Date(_) => Some("until"),
@@ -184,17 +215,20 @@ impl Subject {
             Self::Pattern(_) => Kind::Pattern,
             Self::Sha256(_) => Kind::Sha256,
             Self::Md5(_) => Kind::Md5,
+            Self::Order(_) => Kind::Order,
         }
     }
 
     /// Reads an entry of any kind by its looks, as in a plain list: `a@b`, `example.org`, `*.example.net`,
-    /// `promo-*@example.com`, `sha256:…`.
+    /// `promo-*@example.com`, `sha256:…`, `123-1234567-1234567`.
     pub fn guess(text: &str) -> Result<Self, EntryError> {
         let text = text.trim();
         let is_hash =
             text.split_once(':').is_some_and(|(kind, _)| ["sha256", "md5"].iter().any(|k| kind.eq_ignore_ascii_case(k)));
         if is_hash {
             Self::hash(text)
+        } else if let Some(order) = Order::parse(text) {
+            Ok(Self::Order(order))
         } else if text.starts_with("*.") || text.rfind('@').is_none_or(|at| at == 0) {
             Self::domain(text).map_err(|_| EntryError::Unknown(text.into()))
         } else if memchr::memchr2(b'*', b'?', text.as_bytes()).is_some() && !text.starts_with('"') {
@@ -237,6 +271,12 @@ impl Subject {
         let text = text.trim();
         let error = if text.contains('@') && has_no_domain(text) { EntryError::FitsNobody } else { EntryError::Pattern };
         glob(text).map(Self::Pattern).ok_or_else(|| error(text.into()))
+    }
+
+    /// An order of a marketplace, `NNN-NNNNNNN-NNNNNNN`.
+    pub fn order(text: &str) -> Result<Self, EntryError> {
+        let text = text.trim();
+        Order::parse(text).map(Self::Order).ok_or_else(|| EntryError::Order(text.into()))
     }
 
     /// `sha256:` or `md5:` and hexadecimal digits of either case.
@@ -282,6 +322,7 @@ impl fmt::Display for Subject {
             Self::Subdomains(name) => write!(f, "*.{name}"),
             Self::Sha256(digest) => write!(f, "sha256:{}", hex(digest)),
             Self::Md5(digest) => write!(f, "md5:{}", hex(digest)),
+            Self::Order(order) => order.fmt(f),
         }
     }
 }
@@ -301,6 +342,8 @@ pub enum Kind {
     Sha256,
     /// See [`Subject::Md5`].
     Md5,
+    /// See [`Subject::Order`].
+    Order,
 }
 
 impl fmt::Display for Kind {
@@ -312,6 +355,7 @@ impl fmt::Display for Kind {
             Self::Pattern => "pattern",
             Self::Sha256 => "sha256",
             Self::Md5 => "md5",
+            Self::Order => "order",
         })
     }
 }
@@ -348,6 +392,7 @@ mod tests {
             ("@example.org", Kind::Domain, "example.org"),
             ("*.Example.net", Kind::Subdomains, "*.example.net"),
             ("Promo-*@example.com", Kind::Pattern, "promo-*@example.com"),
+            ("123-1234567-7654321", Kind::Order, "123-1234567-7654321"),
             ("md5:D41D8CD98F00B204E9800998ECF8427E", Kind::Md5, "md5:d41d8cd98f00b204e9800998ecf8427e"),
         ] {
             let subject = Subject::guess(text).unwrap();

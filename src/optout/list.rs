@@ -7,6 +7,7 @@
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -16,11 +17,21 @@ use wildmatch::WildMatch;
 use super::entry::{Action, Attributes, Kind, Subject, hex};
 use super::table::{Slot, Table};
 use super::{Context, Mode};
-use crate::mail::{Address, Key, PlusTags, ReversePath, domain_letters};
+use crate::mail::{Address, Key, Order, PlusTags, ReversePath, domain_letters};
 
-/// All opt-outs in force at one moment.
+/// All opt-outs in force at one moment: those that people have written down, and those that were learned. The two are apart
+/// so that one can be replaced without the other being read again.
 #[derive(Debug, Default)]
 pub struct OptOutList {
+    written: Arc<Index>,
+    learned: Arc<Index>,
+    /// Of both.
+    fingerprint: String,
+}
+
+/// The opt-outs of one or several files.
+#[derive(Debug, Default)]
+struct Index {
     files: Vec<Source>,
     /// For `list` in the log: first 16 hexadecimal digits of a SHA-256 over what was read.
     fingerprint: String,
@@ -30,6 +41,7 @@ pub struct OptOutList {
     /// The first ones are the files' own: nothing but the file.
     records: Vec<Record>,
     patterns: Vec<Pattern>,
+    orders: Vec<Order>,
     has: Present,
 }
 
@@ -91,9 +103,15 @@ enum Value<'a> {
     Below(&'a str),
     Sha256([u8; 32]),
     Md5([u8; 16]),
+    Order(Order),
 }
 
 impl Rule<'_> {
+    /// The order, where that is what the entry names.
+    pub fn order(&self) -> Option<Order> {
+        if let Value::Order(order) = self.value { Some(order) } else { None }
+    }
+
     /// The entry in its comparing form.
     pub fn value(&self) -> String {
         match self.value {
@@ -102,6 +120,7 @@ impl Rule<'_> {
             Value::Below(domain) => format!("*.{domain}"),
             Value::Sha256(digest) => format!("sha256:{}", hex(&digest)),
             Value::Md5(digest) => format!("md5:{}", hex(&digest)),
+            Value::Order(order) => order.to_string(),
         }
     }
 }
@@ -127,7 +146,7 @@ pub struct Twins {
 /// Puts a list together, file after file; [`Builder::finish`] freezes it.
 #[derive(Debug)]
 pub struct Builder {
-    list: OptOutList,
+    list: Index,
     slots: Vec<Slot>,
 }
 
@@ -136,7 +155,7 @@ impl Builder {
     pub fn new(tags: PlusTags) -> Self {
         // The keys of SipHash are the standard library's random ones: no list can be made to collide from outside.
         let random = RandomState::new();
-        let list = OptOutList { tags, seed: (random.hash_one(0_u8), random.hash_one(1_u8)), ..OptOutList::default() };
+        let list = Index { tags, seed: (random.hash_one(0_u8), random.hash_one(1_u8)), ..Index::default() };
         Self { list, slots: Vec::new() }
     }
 
@@ -156,17 +175,19 @@ impl Builder {
             Subject::Subdomains(name) => list.hash(Kind::Subdomains, name.as_bytes()),
             Subject::Sha256(digest) => list.hash(Kind::Sha256, digest),
             Subject::Md5(digest) => list.hash(Kind::Md5, digest),
+            Subject::Order(order) => list.hash_order(*order),
             Subject::Pattern(glob) => {
                 let pattern = Pattern { glob: WildMatch::new(glob), value: glob.clone(), line, about };
                 return list.patterns.push(pattern);
             }
         };
-        match subject.kind() {
-            Kind::Domain => list.has.domains = true,
-            Kind::Subdomains => list.has.subdomains = true,
-            Kind::Sha256 => list.has.sha256 = true,
-            Kind::Md5 => list.has.md5 = true,
-            Kind::Address | Kind::Pattern => {}
+        match subject {
+            Subject::Domain(_) => list.has.domains = true,
+            Subject::Subdomains(_) => list.has.subdomains = true,
+            Subject::Sha256(_) => list.has.sha256 = true,
+            Subject::Md5(_) => list.has.md5 = true,
+            Subject::Order(order) => list.orders.push(order),
+            Subject::Address(_) | Subject::Pattern(_) => {}
         }
         self.slots.push(Slot { hash, line, about });
     }
@@ -208,6 +229,9 @@ impl Builder {
         });
         slots.shrink_to_fit();
         list.table = Table::of_sorted(slots);
+        list.orders.sort_unstable();
+        list.orders.dedup();
+        let list = OptOutList { fingerprint: list.fingerprint.clone(), written: Arc::new(list), learned: Arc::default() };
         (list, Twins { shown: first.into_sorted_vec(), count })
     }
 
@@ -232,9 +256,29 @@ impl Builder {
 }
 
 impl OptOutList {
+    /// The same with `learned` in the place of what was learned before.
+    pub fn with_learned(&self, learned: &Self) -> Self {
+        Self::of(&self.written, &learned.written)
+    }
+
+    /// The same with `written` in the place of what people had written down before.
+    pub fn with_written(&self, written: &Self) -> Self {
+        Self::of(&written.written, &self.learned)
+    }
+
+    fn of(written: &Arc<Index>, learned: &Arc<Index>) -> Self {
+        let both = Sha256::new().chain_update(&written.fingerprint).chain_update(&learned.fingerprint).finalize();
+        let fingerprint = if learned.len() == 0 { written.fingerprint.clone() } else { hex(&both[..8]) };
+        Self { written: written.clone(), learned: learned.clone(), fingerprint }
+    }
+
+    fn both(&self) -> [&Index; 2] {
+        [&self.written, &self.learned]
+    }
+
     /// How many entries are in the list.
     pub fn len(&self) -> usize {
-        self.table.len() + self.patterns.len()
+        self.both().iter().map(|index| index.len()).sum()
     }
 
     /// Nobody has opted out.
@@ -242,9 +286,14 @@ impl OptOutList {
         self.len() == 0
     }
 
-    /// The files it was read from, in order.
+    /// The files that people have written, in order; see [`OptOutList::learned_files`].
     pub fn files(&self) -> &[Source] {
-        &self.files
+        &self.written.files
+    }
+
+    /// The files that hold what was learned.
+    pub fn learned_files(&self) -> &[Source] {
+        &self.learned.files
     }
 
     /// Names the content of the list in the log.
@@ -252,19 +301,62 @@ impl OptOutList {
         &self.fingerprint
     }
 
+    /// Names the content of what was learned.
+    pub fn learned_fingerprint(&self) -> &str {
+        &self.learned.fingerprint
+    }
+
+    /// All orders that entries name, without doubles within each part of the list.
+    pub fn orders(&self) -> impl Iterator<Item = Order> {
+        self.written.orders.iter().chain(&self.learned.orders).copied()
+    }
+
+    /// The first entry that names this order.
+    pub fn of_order(&self, order: Order) -> Option<Rule<'_>> {
+        self.both().into_iter().find_map(|index| {
+            let slot = index.table.find(index.hash_order(order)).next()?;
+            Some(index.rule(slot, Kind::Order, Value::Order(order)))
+        })
+    }
+
+    /// Some entry names an order, so the judge wants to know which ones a mail names.
+    pub fn names_orders(&self) -> bool {
+        self.orders().next().is_some()
+    }
+
     /// Of all entries that name the recipient and hold for this mail, the strictest; of equals the first.
     pub fn strictest<'a>(&'a self, recipient: &'a Address, context: &Context<'_>) -> Option<Rule<'a>> {
         let mut found = Strictest { context, best: None };
-        let key = recipient.key(self.tags);
-        self.offer(&mut found, Kind::Address, self.hash_key(key), Value::Key(key));
-        self.offer_domains(&mut found, key.domain);
-        if self.has.sha256 || self.has.md5 {
-            self.offer_hashes(&mut found, recipient, key);
-        }
-        if !self.patterns.is_empty() {
-            self.offer_patterns(&mut found, recipient, key);
+        for index in self.both() {
+            index.offer_all(&mut found, recipient);
         }
         found.best
+    }
+}
+
+impl Index {
+    fn len(&self) -> usize {
+        self.table.len() + self.patterns.len()
+    }
+
+    fn offer_all<'a>(&'a self, found: &mut Strictest<'_, 'a>, recipient: &'a Address) {
+        if self.len() == 0 {
+            return;
+        }
+        let key = recipient.key(self.tags);
+        self.offer(found, Kind::Address, self.hash_key(key), Value::Key(key));
+        self.offer_domains(found, key.domain);
+        if self.has.sha256 || self.has.md5 {
+            self.offer_hashes(found, recipient, key);
+        }
+        if !self.patterns.is_empty() {
+            self.offer_patterns(found, recipient, key);
+        }
+        if !self.orders.is_empty() {
+            for order in found.context.orders {
+                self.offer(found, Kind::Order, self.hash_order(*order), Value::Order(*order));
+            }
+        }
     }
 
     fn offer_domains<'a>(&'a self, found: &mut Strictest<'_, 'a>, domain: &'a str) {
@@ -339,6 +431,10 @@ impl OptOutList {
         hasher.write(b"@");
         hasher.write(key.domain.as_bytes());
         halves(&hasher)
+    }
+
+    fn hash_order(&self, order: Order) -> [u32; 4] {
+        self.hash(Kind::Order, &order.number().to_le_bytes())
     }
 
     fn hash(&self, kind: Kind, bytes: &[u8]) -> [u32; 4] {

@@ -7,15 +7,15 @@ mod list;
 mod table;
 mod watch;
 
-pub use edit::{Edit, add, edited, is_editable, remove};
-pub use entry::{Action, Attributes, EntryError, Kind, Subject, hex};
+pub use edit::{Edit, add, edited, is_editable, lines, remove};
+pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex};
 pub use file::{Loaded, load, read, read_from};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
-pub use watch::Lists;
+pub use watch::{Lists, Part};
 
 use jiff::Timestamp;
 
-use crate::mail::{Address, ReversePath};
+use crate::mail::{Address, Order, ReversePath};
 
 /// What the judge knows of a mail besides its recipient.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// The subject of the mail, as far as it is known.
     pub title: Title<'a>,
+    /// The orders that the mail names, where the recipient is a buyer: whose orders they are.
+    pub orders: &'a [Order],
     /// What the operator decided.
     pub policy: &'a Policy,
 }
@@ -68,7 +70,7 @@ pub enum Mode {
 /// ```
 /// # use optout_relay::{mail::*, optout::*};
 /// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
-/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy, orders: &[] };
 /// # let address = Address::parse("buyer@example.org")?;
 /// fn mail(permit: Cleared<'_>) {}
 /// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
@@ -82,7 +84,7 @@ pub enum Mode {
 /// ```compile_fail,E0451
 /// # use optout_relay::{mail::*, optout::*};
 /// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
-/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy, orders: &[] };
 /// # let address = Address::parse("buyer@example.org")?;
 /// fn mail(permit: Cleared<'_>) {}
 /// mail(Cleared { recipient: &address, _judged_by: &list });
@@ -94,7 +96,7 @@ pub enum Mode {
 /// ```compile_fail,E0505
 /// # use optout_relay::{mail::*, optout::*};
 /// # let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
-/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy };
+/// # let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::now(), title: Title::Is(""), policy: &policy, orders: &[] };
 /// # let address = Address::parse("buyer@example.org")?;
 /// fn mail(permit: Cleared<'_>) {}
 /// if let Verdict::Clear(permit) = judge(&list, &address, &context) {
@@ -148,7 +150,7 @@ pub enum Verdict<'a> {
 /// let mut list = Builder::new(PlusTags::Ignore);
 /// list.add(1, Subject::guess("buyer@example.org")?, Attributes::default());
 /// let (list, policy) = (list.finish(), Policy::default());
-/// let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
+/// let context = Context { sender: &ReversePath::Null, now: jiff::Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy, orders: &[] };
 /// let recipient = Address::parse("Buyer+7@Example.ORG")?;
 /// assert!(matches!(judge(&list, &recipient, &context), Verdict::OptedOut(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -198,7 +200,7 @@ mod tests {
     fn verdict(list: &OptOutList, recipient: &str, sender: &str, title: Title<'_>, policy: &Policy) -> String {
         let recipient = Address::parse(recipient).unwrap();
         let sender = if sender.is_empty() { ReversePath::Null } else { ReversePath::Address(Address::parse(sender).unwrap()) };
-        let context = Context { sender: &sender, now: "2026-11-24T12:00:00Z".parse().unwrap(), title, policy };
+        let context = Context { sender: &sender, now: "2026-11-24T12:00:00Z".parse().unwrap(), title, policy, orders: &[] };
         let told = |word: &str, found: Suppression<'_>| format!("{word} {} {}", found.rule.line, found.action);
         match judge(list, &recipient, &context) {
             Verdict::Clear(permit) => {

@@ -2,12 +2,13 @@
 //! Never lets a broken or half-written file weaken the list in force.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 
 use super::file::{Loaded, load};
-use super::list::OptOutList;
+use super::list::{OptOutList, Source};
 use crate::disk::Followed;
 use crate::mail::PlusTags;
 use crate::place::Fault;
@@ -19,19 +20,43 @@ const SMALL: usize = 100;
 #[derive(Debug)]
 pub struct Lists {
     paths: Vec<PathBuf>,
+    learned: Vec<PathBuf>,
     tags: PlusTags,
     max_shrink: f64,
     current: ArcSwap<OptOutList>,
+    /// Whoever reads puts in force what it has read before another one reads.
+    reading: Mutex<()>,
+    changed: watch::Sender<()>,
     /// As the files were before they were first read: a change since then is not missed.
-    opened: Followed,
+    opened: [Followed; 2],
+}
+
+/// Which part of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What people have written down.
+    Written,
+    /// What was learned.
+    Learned,
 }
 
 impl Lists {
     /// Reads the lists for the first time. A fault here means: do not start.
     pub fn open(paths: Vec<PathBuf>, tags: PlusTags, max_shrink: f64) -> Result<Self, Fault> {
-        let opened = Followed::begin(&paths);
-        let list = load(&paths, tags)?.list;
-        Ok(Self { paths, tags, max_shrink, current: ArcSwap::from_pointee(list), opened })
+        let opened = [Followed::begin(&paths), Followed::begin(&[])];
+        let current = ArcSwap::from_pointee(load(&paths, tags)?.list);
+        let (learned, reading, changed) = (Vec::new(), Mutex::default(), watch::Sender::new(()));
+        Ok(Self { paths, learned, tags, max_shrink, current, reading, changed, opened })
+    }
+
+    /// The same with the list of what was learned, read for the first time.
+    pub fn with_learned(mut self, learned: PathBuf) -> Result<Self, Fault> {
+        self.learned = vec![learned];
+        self.opened[Part::Learned as usize] = Followed::begin(&self.learned);
+        let learned = load(&self.learned, self.tags)?.list;
+        let both = self.current().with_learned(&learned);
+        self.current = ArcSwap::from_pointee(both);
+        Ok(self)
     }
 
     /// The list of this moment.
@@ -49,16 +74,22 @@ impl Lists {
         Arc::ptr_eq(&self.current.load(), list)
     }
 
-    /// The files, as they were before they were first read: a change since then is not missed.
-    pub fn followed(&self) -> Followed {
-        self.opened.clone()
+    /// The files of a part, as they were before they were first read: a change since then is not missed.
+    pub fn followed(&self, part: Part) -> Followed {
+        self.opened[part as usize].clone()
     }
 
-    /// Reads all files again, and says in the log what came of it.
-    pub async fn renew(self: Arc<Self>) {
+    /// Tells of every list that comes into force from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Reads all files of a part again, and says in the log what came of it.
+    pub async fn renew(self: Arc<Self>, part: Part) {
         let lists = self.clone();
-        match tokio::task::spawn_blocking(move || lists.reload()).await {
-            Ok(Ok(loaded)) => {
+        match tokio::task::spawn_blocking(move || lists.reload(part)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(loaded))) => {
                 let current = self.current();
                 tracing::info!(entries = current.len(), list = current.fingerprint(), "opt-out list reloaded");
                 if loaded.twin_count > 0 {
@@ -70,19 +101,33 @@ impl Lists {
         }
     }
 
-    /// Reads all files again and puts the new list in force, unless something is wrong with it. Blocks on the disk.
-    pub fn reload(&self) -> Result<Loaded, Fault> {
-        let mut loaded = load(&self.paths, self.tags)?;
-        self.refuse_shrinking(&loaded.list)?;
-        let list = std::mem::take(&mut loaded.list);
+    /// Reads all files of a part again and puts them in force, unless something is wrong with them; `None` where they are as
+    /// they were. Blocks on the disk.
+    pub fn reload(&self, part: Part) -> Result<Option<Loaded>, Fault> {
+        let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load_full();
+        let (paths, files) = match part {
+            Part::Written => (&self.paths, current.files()),
+            Part::Learned => (&self.learned, current.learned_files()),
+        };
+        let mut loaded = load(paths, self.tags)?;
+        let new = std::mem::take(&mut loaded.list);
+        if part == Part::Learned && new.fingerprint() == current.learned_fingerprint() {
+            return Ok(None);
+        }
+        self.refuse_shrinking(files, new.files())?;
+        let list = match part {
+            Part::Written => current.with_written(&new),
+            Part::Learned => current.with_learned(&new),
+        };
         self.current.store(Arc::new(list));
-        Ok(loaded)
+        self.changed.send_replace(());
+        Ok(Some(loaded))
     }
 
     /// A list that suddenly lost most of its entries was more likely damaged than meant.
-    fn refuse_shrinking(&self, new: &OptOutList) -> Result<(), Fault> {
-        let current = self.current();
-        for (old, new) in current.files().iter().zip(new.files()) {
+    fn refuse_shrinking(&self, old: &[Source], new: &[Source]) -> Result<(), Fault> {
+        for (old, new) in old.iter().zip(new) {
             if old.entries > 0 && new.bytes == 0 {
                 return Err(Fault::of_file(&old.path, format_args!("is empty, and had {} entries", old.entries)).hint(
                     "a full disk empties files; if it is meant, write a comment into it; until then the former list is in force",

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 
 use super::Until;
+use crate::learn::Phrases;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, OPTED_OUT, Outcome, PlusTags, Stage, Status};
-use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Suppression, Title, Verdict};
+use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Rule, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
 /// A header section that rules must read may not be longer, in bytes.
@@ -19,7 +20,17 @@ pub struct Rules<'r> {
     pub policy: &'r Policy,
     /// Judge the mailboxes of To, Cc and Bcc too.
     pub headers: bool,
+    /// Where buyers are.
+    pub phrases: &'r Phrases,
     pub now: Timestamp,
+}
+
+impl Rules<'_> {
+    /// The orders of a mail are those of a buyer, not of whoever else gets it.
+    fn of<'c>(&self, context: &Context<'c>, recipient: &Address) -> Context<'c> {
+        let is_buyer = !context.orders.is_empty() && self.phrases.is_buyer(recipient);
+        Context { orders: if is_buyer { context.orders } else { &[] }, ..*context }
+    }
 }
 
 /// The recipients of one message, judged by one list.
@@ -68,17 +79,20 @@ impl<'a> Judged<'a> {
             Some(heading) => Title::Is(&heading.subject),
             None => Title::Is(""),
         };
-        let context = Context { sender: &mail.envelope.sender, now: rules.now, title, policy: rules.policy };
+        // Read only where an entry names one.
+        let orders = if list.names_orders() { mail.orders() } else { &[] };
+        let context = Context { sender: &mail.envelope.sender, now: rules.now, title, policy: rules.policy, orders };
+        let judge = |address: &'a Address| optout::judge(list, address, &rules.of(&context, address));
         let mut judged = Self::default();
         for &place in waiting {
             let address = &mail.envelope.recipients[place].address;
             match logged.get(&place) {
                 Some((Ending::Suppressed, action)) => judged.settled.push((place, *action)),
-                _ => judged.add(place, address, optout::judge(list, address, &context)),
+                _ => judged.add(place, address, judge(address)),
             }
         }
         if rules.headers {
-            judged.add_named(list, mail, waiting, logged, &context)?;
+            judged.add_named(mail, waiting, logged, context.policy, judge)?;
         }
         Ok(judged)
     }
@@ -86,13 +100,13 @@ impl<'a> Judged<'a> {
     /// Somebody who opted out stands in To, Cc or Bcc: nothing of the message leaves.
     fn add_named(
         &mut self,
-        list: &'a OptOutList,
         mail: &'a Mail,
         waiting: &[usize],
         logged: &Logged,
-        context: &Context<'_>,
+        policy: &Policy,
+        judge: impl Fn(&'a Address) -> Verdict<'a>,
     ) -> Result<(), Reply> {
-        let enforce = context.policy.mode == Mode::Enforce;
+        let enforce = policy.mode == Mode::Enforce;
         let heading = match heading_if(true, mail) {
             None if enforce => return Err(Reply::LONG_HEADER),
             Some(heading) if enforce && heading.unreadable_recipient => return Err(Reply::UNREADABLE_HEADER),
@@ -111,7 +125,7 @@ impl<'a> Judged<'a> {
                 continue;
             }
             let mut named = Self::default();
-            named.add(place, recipient, optout::judge(list, recipient, context));
+            named.add(place, recipient, judge(recipient));
             stopped |= named.suppressed().next().is_some();
             // Who waits as well is among the hits already.
             if !judged.contains(&key(recipient)) {
@@ -141,6 +155,12 @@ impl<'a> Judged<'a> {
     fn clear(&mut self, place: usize, permit: Cleared<'a>) {
         self.cleared.push(permit);
         self.places.push(place);
+    }
+
+    /// Buyers who were found by an order that the mail names, with the entry that names it.
+    pub fn found_by_order(&self) -> impl Iterator<Item = (&Rule<'a>, &'a Address)> {
+        let found = self.hits.iter().filter(|hit| hit.suppression.rule.order().is_some());
+        found.map(|hit| (&hit.suppression.rule, hit.recipient))
     }
 
     fn suppressed(&self) -> impl Iterator<Item = &Hit<'a>> {
@@ -266,7 +286,7 @@ mod tests {
     #[test]
     fn whom_the_log_calls_suppressed_stays_so_when_the_list_lets_go() {
         let (mail, policy) = (mail(&["out@x.example", "in@x.example"], "x\r\n"), Policy::default());
-        let rules = Rules { policy: &policy, headers: false, now: Timestamp::UNIX_EPOCH };
+        let rules = Rules { policy: &policy, phrases: &Phrases::compiled(), headers: false, now: Timestamp::UNIX_EPOCH };
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
         let judged = Judged::new(&before, &mail, &[0, 1], &rules, &logged).ok().unwrap();
@@ -279,7 +299,7 @@ mod tests {
     #[test]
     fn whom_the_log_calls_suppressed_in_the_header_stops_it_when_the_list_lets_go() {
         let (mail, policy) = (mail(&["in@x.example"], "To: out@x.example\r\n\r\nx\r\n"), Policy::default());
-        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let rules = Rules { policy: &policy, phrases: &Phrases::compiled(), headers: true, now: Timestamp::UNIX_EPOCH };
         let mut logged = Logged::new();
         let (before, after) = (list(&["out@x.example"]), list(&[]));
         let judged = Judged::new(&before, &mail, &[0], &rules, &logged).ok().unwrap();
@@ -293,7 +313,7 @@ mod tests {
     fn who_stops_it_is_logged_although_he_has_it_already() {
         let wire = "To: out@x.example, in@x.example\r\n\r\nx\r\n";
         let (mail, policy) = (mail(&["out@x.example", "in@x.example"], wire), Policy::default());
-        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let rules = Rules { policy: &policy, phrases: &Phrases::compiled(), headers: true, now: Timestamp::UNIX_EPOCH };
         let (list, mut logged) = (list(&["out@x.example"]), Logged::new());
         let judged = Judged::new(&list, &mail, &[1], &rules, &logged).ok().unwrap();
         assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[1][..]));
@@ -305,7 +325,7 @@ mod tests {
     fn somebody_in_the_header_stops_everybody_and_is_logged_once() {
         let wire = "To: Out@X.example, in@x.example\r\nCc: other@x.example\r\n\r\nx\r\n";
         let (mail, policy) = (mail(&["in@x.example", "out@x.example"], wire), Policy::default());
-        let rules = Rules { policy: &policy, headers: true, now: Timestamp::UNIX_EPOCH };
+        let rules = Rules { policy: &policy, phrases: &Phrases::compiled(), headers: true, now: Timestamp::UNIX_EPOCH };
         let list = list(&["out@x.example"]);
         let judged = Judged::new(&list, &mail, &[0, 1], &rules, &Logged::new()).ok().unwrap();
         assert_eq!((names(&judged.cleared), &judged.stopped[..]), (vec![], &[0][..]));

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use crate::learn::Learned;
 use crate::ledger::{Ending, Event};
 use crate::mail::{Id, Mail, Outcome, Recipient, Stage, clean};
 use crate::smtp::Reply;
@@ -33,6 +34,15 @@ pub fn log_suppression(event: &Event) {
         Ending::Exempted => {
             tracing::info!(%id, %to, rule, "recipient has opted out, and is mailed all the same: the subject is exempt")
         }
+    }
+}
+
+/// What came of a mail that was learned from.
+pub fn log_lesson(mail: &Mail, learned: &Learned) {
+    let (id, client, helo) = (mail.envelope.id, mail.envelope.client.ip, &*mail.envelope.client.helo);
+    let sender = clean(mail.envelope.sender.as_str(), 320);
+    for settled in &learned.0 {
+        tracing::info!(%id, %client, helo, sender, "{}", clean(&settled.to_string(), 400));
     }
 }
 

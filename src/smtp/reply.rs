@@ -109,6 +109,8 @@ impl Reply {
     pub const LONG_HEADER: Self = reply(554, Enhanced(5, 6, 0), "the header is too long, so opt-outs cannot be checked");
     pub const CANNOT_LOG: Self =
         reply(451, Enhanced(4, 3, 0), "the suppression log cannot be written, so nothing is sent; try again later");
+    pub const CANNOT_LEARN: Self =
+        reply(451, Enhanced(4, 3, 0), "what was learned cannot be written down, so nothing is sent; try again later");
     pub const NO_ROOM: Self = reply(452, Enhanced(4, 3, 1), "too little room on the relay's disk, try again later");
     pub const CANNOT_HOLD: Self = reply(451, Enhanced(4, 3, 0), "the message cannot be held on disk, try again later");
     pub const GO_ON: Self =
@@ -158,6 +160,11 @@ impl Reply {
     /// 250: all recipients have opted out with action `drop` or `bounce`.
     pub fn suppressed(id: Id) -> Self {
         spoken(250, Enhanced(2, 0, 0), format!("taken as {id} and suppressed, nobody is mailed"))
+    }
+
+    /// 250: what came of a message to our own address.
+    pub fn learned(id: Id, what: &str) -> Self {
+        spoken(250, Enhanced(2, 0, 0), clean(&format!("taken as {id}; {what}"), 400))
     }
 
     /// The host's own refusal, word for word as far as words are clean.

@@ -337,6 +337,11 @@ impl Spool {
         self.changed.notified().await;
     }
 
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.shelf.path()
+    }
+
     /// Messages that are held.
     pub fn len(&self) -> usize {
         self.locked().count()

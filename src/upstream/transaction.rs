@@ -285,7 +285,13 @@ mod tests {
     fn refusal(envid: &str, original: &str, trace: &'static str) -> Option<u16> {
         let (list, policy) = (Builder::new(PlusTags::Ignore).finish(), Policy::default());
         let address = Address::parse("in@x.example").unwrap();
-        let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::Is(""), policy: &policy };
+        let context = Context {
+            sender: &ReversePath::Null,
+            now: Timestamp::UNIX_EPOCH,
+            title: Title::Is(""),
+            policy: &policy,
+            orders: &[],
+        };
         let Verdict::Clear(permit) = judge(&list, &address, &context) else { panic!("nobody has opted out") };
         let wish = Wish { notify: Notify::Unsaid, original: Some(original.into()) };
         let envelope = Envelope {

@@ -142,7 +142,7 @@ fn what_cannot_be_written_has_its_code() {
     assert!(talk.starts_with("optout-relay: write to standard output: "), "{talk}");
     assert_eq!(code, 74);
     let (code, _, talk) = told(shop.command(&[]).env("OPTOUT_RELAY_STATE_DIR", "relay.toml").output().unwrap());
-    assert!(talk.contains("optout-relay: open the spool `relay.toml/spool`: ") && talk.contains("\nhint: "), "{talk}");
+    assert!(talk.contains("optout-relay: open `relay.toml/learned.toml`: ") && talk.contains("\nhint: "), "{talk}");
     assert_eq!(code, 74);
 }
 

@@ -52,7 +52,8 @@ fn upstream(settings: Settings) -> Arc<Upstream> {
 /// One attempt, as the line makes it. `Err` where there was no connection to send over.
 async fn send(upstream: &Upstream, to: &[&str], wire: impl Into<Bytes>) -> Result<Vec<Outcome>, Status> {
     let (list, policy) = (OptOutList::default(), Policy::default());
-    let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
+    let context =
+        Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy, orders: &[] };
     let recipients: Vec<_> = to.iter().map(|to| Address::parse(to).unwrap()).collect();
     let client = Client { helo: "".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };
     let envelope = Envelope {

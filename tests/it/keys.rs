@@ -16,7 +16,8 @@ fn is_suppressed(entry: &Subject, recipient: &str) -> bool {
     let mut list = Builder::new(PlusTags::Ignore);
     list.add(1, entry.clone(), Attributes::default());
     let (list, policy) = (list.finish(), Policy::default());
-    let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::Is(""), policy: &policy };
+    let context =
+        Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::Is(""), policy: &policy, orders: &[] };
     matches!(judge(&list, &Address::parse(recipient).unwrap(), &context), Verdict::OptedOut(_))
 }
 

@@ -33,6 +33,7 @@ async fn refused(relay: &Process) -> String {
 fn logs(shop: &Shop) -> Vec<String> {
     let entries = fs::read_dir(shop.path("var/log")).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with("learned") && !name.starts_with("sent"));
     // `-` stands before `.`
     names.sort();
     names

@@ -18,6 +18,7 @@ mod host;
 mod house;
 mod judged_again;
 mod keys;
+mod learned;
 mod line;
 mod lists;
 mod login;

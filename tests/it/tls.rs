@@ -121,7 +121,8 @@ pub async fn over(security: Security, host: &str, port: u16) -> String {
         Err(status) => return status.to_string(),
     };
     let (list, policy) = (OptOutList::default(), Policy::default());
-    let context = Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy };
+    let context =
+        Context { sender: &ReversePath::Null, now: Timestamp::UNIX_EPOCH, title: Title::NotYet, policy: &policy, orders: &[] };
     let recipient = Address::parse("in@example.com").unwrap();
     let Verdict::Clear(permit) = judge(&list, &recipient, &context) else { panic!("an empty list clears everybody") };
     let client = Client { helo: "".into(), extended: true, ..Client::new([127, 0, 0, 1].into()) };

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::value::Datetime;
 
 use super::{Add, line_number, refuse, until};
-use crate::optout::entry::{Action, Attributes, EntryError, ReadSubject, Subject, senders};
+use crate::optout::entry::{Action, Attributes, EntryError, Evidence, ReadSubject, Subject, senders};
 use crate::place::toml::place_in;
 use crate::place::{Fault, line_and_column};
 
@@ -19,6 +19,7 @@ struct Document {
     domains: Vec<Spanned<String>>,
     patterns: Vec<Spanned<String>>,
     hashes: Vec<Spanned<String>>,
+    orders: Vec<Spanned<String>>,
     opt_out: Vec<Spanned<Table>>,
 }
 
@@ -29,6 +30,7 @@ struct Table {
     domain: Option<String>,
     pattern: Option<String>,
     hash: Option<String>,
+    order: Option<String>,
     since: Option<Datetime>,
     until: Option<Datetime>,
     reason: Option<String>,
@@ -36,6 +38,8 @@ struct Table {
     action: Option<Action>,
     senders: Vec<String>,
     note: Option<String>,
+    verified: Option<bool>,
+    evidence: Option<Box<Evidence>>,
 }
 
 pub fn read(path: &Path, mut source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
@@ -43,11 +47,12 @@ pub fn read(path: &Path, mut source: impl Read, add: &mut Add<'_>) -> Result<(),
     source.read_to_string(&mut text).map_err(|e| Fault::unreadable(path, &e))?;
     let document: Document = toml::from_str(&text).map_err(|e| Fault::of_toml(path, &text, &e))?;
     let mut lines = Lines { text: &text, at: 0, line: 1 };
-    let short: [(Vec<_>, ReadSubject); 4] = [
+    let short: [(Vec<_>, ReadSubject); 5] = [
         (document.addresses, Subject::address),
         (document.domains, Subject::domain),
         (document.patterns, Subject::pattern),
         (document.hashes, Subject::hash),
+        (document.orders, Subject::order),
     ];
     for (entries, parse) in short {
         for entry in entries {
@@ -92,11 +97,12 @@ impl Lines<'_> {
 
 impl Table {
     fn entry(self) -> Result<(Subject, Attributes), EntryError> {
-        let named: [(Option<String>, ReadSubject); 4] = [
+        let named: [(Option<String>, ReadSubject); 5] = [
             (self.address, Subject::address),
             (self.domain, Subject::domain),
             (self.pattern, Subject::pattern),
             (self.hash, Subject::hash),
+            (self.order, Subject::order),
         ];
         let mut named = named.into_iter().filter_map(|(text, parse)| text.map(|text| parse(&text)));
         let subject = match (named.next(), named.next()) {
@@ -112,6 +118,8 @@ impl Table {
             action: self.action,
             senders: senders(self.senders.iter().map(String::as_str))?,
             note: self.note,
+            verified: self.verified,
+            evidence: self.evidence,
         };
         Ok((subject, attributes))
     }

@@ -1,0 +1,275 @@
+//! Opt-outs that are learned, not typed in: a mail comes in, is recognised, weighed, written down, and in force before anybody
+//! is told. Never decides by itself who may be mailed: what it learns is a list like any other.
+
+mod book;
+pub mod folder;
+mod lesson;
+mod letter;
+mod letterbox;
+mod notice;
+mod phrases;
+mod quarantine;
+mod report;
+mod results;
+mod scribe;
+
+pub use book::{Book, BookError, Fate};
+pub use lesson::{Entry, Intake, Lesson, Wishes, by_hand, decide, of_order};
+pub use letterbox::{Asked, Letterbox};
+pub use notice::{Evidence, Forwarded, Notice, Seen, recognise};
+pub use phrases::Phrases;
+pub use quarantine::{Quarantine, Waiting};
+pub use report::{Report, ReportKind, Reported};
+pub use results::AuthResult;
+pub use scribe::Scribe;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{self, Learning, Ledger};
+use crate::mail::{Address, Mail, Order};
+use crate::optout::{Lists, Rule, Subject};
+use crate::orders::Orders;
+use scribe::Request;
+
+/// Lessons that may wait for the writer. More senders wait in line.
+const WAITING: usize = 256;
+
+/// Mails that are larger are taken apart beside the runtime.
+const LARGE: usize = 32 << 10;
+
+/// Everything that is needed to learn; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Learner {
+    /// What notices look like.
+    pub phrases: Arc<Phrases>,
+    /// The operator's decisions.
+    pub wishes: Arc<Wishes>,
+    /// Whose orders are whose; none where no index is kept.
+    pub orders: Option<Orders>,
+    /// `learn.address`
+    pub letterbox: Letterbox,
+    ledger: Ledger,
+    desk: mpsc::Sender<Request>,
+}
+
+/// What came of a mail that was to be learned from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned(pub Vec<Settled>);
+
+/// What came of one lesson.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// In force now; so many held messages were stopped by it.
+    Learned(Entry, usize),
+    /// It was in force already.
+    Known(Entry),
+    /// A person decides; the id in the quarantine, and why.
+    Asked(Entry, String, String),
+    /// Nothing follows; why.
+    Nothing(String),
+}
+
+/// Nothing was learned, and the mail is to be tried again: the disk, or a list that is broken. The log has the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what was learned cannot be written down")]
+pub struct NotLearned;
+
+impl Learner {
+    /// Starts the writer; await its handle after the last [`Learner`] is dropped.
+    pub fn new(
+        phrases: Arc<Phrases>,
+        letterbox: Letterbox,
+        wishes: Wishes,
+        orders: Option<Orders>,
+        ledger: Ledger,
+        scribe: Scribe,
+    ) -> (Self, JoinHandle<()>) {
+        let (desk, inbox) = mpsc::channel(WAITING);
+        let writer = spawn_blocking(move || scribe.run(inbox));
+        (Self { phrases, wishes: Arc::new(wishes), letterbox, orders, ledger, desk }, writer)
+    }
+
+    /// Learns from one mail, dots unstuffed. What it returns is in force.
+    pub async fn learn(&self, mail: &[u8], intake: Intake) -> Result<Learned, NotLearned> {
+        let seen = if mail.len() <= LARGE {
+            recognise(mail, &self.phrases)
+        } else {
+            let (mail, phrases) = (mail.to_vec(), self.phrases.clone());
+            spawn_blocking(move || recognise(&mail, &phrases)).await.map_err(|_| NotLearned)?
+        };
+        let buyers = self.buyers_of(&seen).await;
+        let lessons = decide(&seen, |order| buyers_in(&buyers, order), &self.wishes, intake, Timestamp::now());
+        self.settle(lessons, intake, true).await
+    }
+
+    /// Opts out what a person of ours has named. What it returns is in force.
+    pub async fn obey(&self, entries: Vec<Entry>, intake: Intake) -> Result<Learned, NotLearned> {
+        self.settle(entries.into_iter().map(Lesson::Learn).collect(), intake, false).await
+    }
+
+    /// The same for lessons that were weighed already.
+    pub async fn weigh(&self, lessons: Vec<Lesson>, intake: Intake) -> Result<Learned, NotLearned> {
+        self.settle(lessons, intake, true).await
+    }
+
+    /// Whose order it is, as far as that is known.
+    pub async fn buyers(&self, order: Order) -> Vec<Address> {
+        let Some(index) = self.orders.clone() else { return Vec::new() };
+        spawn_blocking(move || index.recipients(order)).await.unwrap_or_default()
+    }
+
+    /// The mail that is to leave names orders: remembers whose they are. Returns when that is on disk.
+    pub async fn note(&self, mail: &Mail) -> Result<(), NotLearned> {
+        let Some(index) = &self.orders else { return Ok(()) };
+        let buyers: Vec<_> =
+            mail.envelope.recipients.iter().map(|to| &to.address).filter(|to| self.phrases.is_buyer(to)).collect();
+        if buyers.is_empty() || mail.orders().is_empty() {
+            return Ok(());
+        }
+        index.note(mail.orders(), &buyers, Timestamp::now()).await.map_err(|_| NotLearned)
+    }
+
+    /// An order that an entry names has found its buyer, who has opted out with it.
+    pub async fn bind(&self, rule: &Rule<'_>, buyer: &Address) -> Result<(), NotLearned> {
+        let Some(order) = rule.order() else { return Ok(()) };
+        let place = format!("{}:{}", rule.file.display(), rule.line);
+        let entry = of_order(order, buyer, rule.attributes, &place, Timestamp::now());
+        self.obey(vec![entry], Intake::Order).await.map(|_| ())
+    }
+
+    /// Looks for the buyers of orders that have come into a list, until `stop`: an order is either known by then, or the mail
+    /// that names it first is judged by that list.
+    pub async fn bind_known(self, lists: Arc<Lists>, stop: CancellationToken) {
+        let (mut changes, mut looked_for) = (lists.changes(), HashSet::new());
+        loop {
+            let list = lists.current_shared();
+            let new: Vec<_> = list.orders().filter(|order| !looked_for.contains(order)).collect();
+            for order in new {
+                let found = self.buyers(order).await;
+                let bound = async {
+                    for buyer in &found {
+                        if let Some(rule) = list.of_order(order) {
+                            self.bind(&rule, buyer).await?;
+                        }
+                    }
+                    Ok::<(), NotLearned>(())
+                };
+                // What could not be written down is looked for again at the next change.
+                if bound.await.is_ok() {
+                    looked_for.insert(order);
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn buyers_of(&self, seen: &Seen) -> Vec<(Order, Vec<Address>)> {
+        match (seen, self.orders.clone()) {
+            (Seen::OptedOut(notice), Some(index)) if !notice.orders.is_empty() => {
+                let orders = notice.orders.clone();
+                let look = move || orders.into_iter().map(|order| (order, index.recipients(order))).collect();
+                spawn_blocking(look).await.unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn settle(&self, lessons: Vec<Lesson>, intake: Intake, limited: bool) -> Result<Learned, NotLearned> {
+        let (done, settled) = oneshot::channel();
+        self.desk.send(Request { lessons, limited, done }).await.map_err(|_| NotLearned)?;
+        let settled = settled.await.map_err(|_| NotLearned)??;
+        let lines: Vec<_> = settled.iter().filter_map(|settled| line(settled, intake)).collect();
+        self.ledger.learned(&lines).await.map_err(|_| NotLearned)?;
+        Ok(Learned(settled))
+    }
+}
+
+impl Learned {
+    /// Somebody was opted out, or an order waits for its buyer.
+    pub fn is_news(&self) -> bool {
+        self.0.iter().any(|settled| matches!(settled, Settled::Learned(..)))
+    }
+
+    /// It was a notice or a report that says something: also one that was known, or that a person must look at.
+    pub fn is_something(&self) -> bool {
+        !self.0.iter().all(|settled| matches!(settled, Settled::Nothing(_)))
+    }
+}
+
+/// In one line, for people.
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, settled) in self.0.iter().enumerate() {
+            write!(f, "{}{settled}", if at > 0 { "; " } else { "" })?;
+        }
+        if self.0.is_empty() { f.write_str("nothing learned: it names nobody") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learned(Entry { subject: Subject::Order(order), .. }, _) => {
+                write!(f, "learned: order {order} opted out, its buyer will be known by the first mail that names it")
+            }
+            Self::Learned(entry, 0) => write!(f, "learned: {} opted out", entry.subject),
+            Self::Learned(entry, held) => write!(f, "learned: {} opted out, {held} held messages are stopped", entry.subject),
+            Self::Known(entry) => write!(f, "known: {} had opted out before", entry.subject),
+            Self::Asked(entry, id, why) => write!(f, "waits as {id} for a person to decide: {}, {why}", entry.subject),
+            Self::Nothing(why) => write!(f, "nothing learned: {why}"),
+        }
+    }
+}
+
+fn buyers_in(known: &[(Order, Vec<Address>)], order: Order) -> Vec<Address> {
+    known.iter().find(|(known, _)| *known == order).map(|(_, buyers)| buyers.clone()).unwrap_or_default()
+}
+
+/// The line about it in the log; none where nothing has changed.
+pub fn line(settled: &Settled, intake: Intake) -> Option<Learning> {
+    use ledger::Lesson::{Bound, Learned, Quarantined, Waiting};
+    let (event, entry, held, why) = match settled {
+        Settled::Learned(entry, held) => {
+            let event = match (&entry.subject, intake) {
+                (Subject::Order(_), _) => Waiting,
+                (_, Intake::Order) => Bound,
+                _ => Learned,
+            };
+            (event, entry, *held, None)
+        }
+        Settled::Asked(entry, _, why) => (Quarantined, entry, 0, Some(why.clone())),
+        Settled::Known(_) | Settled::Nothing(_) => return None,
+    };
+    let line = about(entry, event, intake);
+    Some(Learning { held, reason: why.or(line.reason), ..line })
+}
+
+/// The line about what became of an entry.
+pub fn about(entry: &Entry, event: ledger::Lesson, intake: Intake) -> Learning {
+    let Entry { subject, attributes } = entry;
+    let evidence = attributes.evidence.as_deref().cloned().unwrap_or_default();
+    Learning {
+        time: Timestamp::now().to_string(),
+        event,
+        intake: intake.to_string(),
+        address: if let Subject::Address(address) = subject { Some(address.to_string()) } else { None },
+        order: evidence.order,
+        evidence: evidence.by,
+        verified: attributes.verified,
+        message_id: evidence.message_id,
+        since: attributes.since.clone(),
+        source: attributes.source.clone(),
+        reason: attributes.reason.clone(),
+        held: 0,
+    }
+}
