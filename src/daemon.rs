@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod follow;
+mod mailbox;
 mod password;
 mod question;
 mod sockets;
@@ -30,8 +31,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::file::Answer;
 use crate::config::{Config, Encryption, HostRoute, Learning, Route};
 use crate::delivery;
+use crate::learn::imap::Mailbox;
 use crate::learn::{self, Book, BookError, Learner, Phrases, Quarantine, Scribe};
-use crate::ledger::{Ledger, Rotation};
+use crate::ledger::{self, Ledger, Rotation};
 use crate::memory::Memory;
 use crate::optout::{Lists, Part};
 use crate::orders::{self, Caps, Orders};
@@ -58,6 +60,7 @@ pub struct Daemon {
     door: Arc<Door>,
     backlog: Backlog,
     listeners: Vec<(TcpListener, Entrance)>,
+    mailbox: Option<Mailbox>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
     /// They end when nobody has anything to write any more.
@@ -136,6 +139,13 @@ impl Daemon {
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = config.logs();
         let (ledger, mut writers) = Ledger::open(&logs, rotation, file.log.sent).map_err(|e| StartError::Folder(logs, e))?;
+        // A crash may have come between an entry and its line.
+        let logs = config.logs();
+        let told = tokio::task::spawn_blocking(move || ledger::ends_of(&logs, "learned")).await.unwrap_or_default();
+        let untold = learn::untold(&book, &told);
+        if ledger.learned(&untold).await.is_err() {
+            tracing::error!("{} lines are missing in learned.jsonl", untold.len());
+        }
         let (orders, indexer) = open_orders(&config).await?.unzip();
         let scribe = Scribe {
             book,
@@ -145,7 +155,7 @@ impl Daemon {
             max_per_day: file.learn.max_per_day,
             tags: file.opt_out.plus_tags,
         };
-        let (phrases, Learning { letterbox, wishes }) = (open_phrases(&config).await?, config.learning.clone());
+        let (phrases, Learning { letterbox, wishes, .. }) = (open_phrases(&config).await?, config.learning.clone());
         let (learner, learning) = Learner::new(phrases, letterbox, wishes, orders, ledger.clone(), scribe);
         let certificate = open_certificate(&config).await?;
         let listeners = sockets::listen(handed, &file.listen)?;
@@ -194,8 +204,9 @@ impl Daemon {
         let control = Control { stop: door.stop.clone(), cut, reload: Arc::default(), reopen_log: Arc::default() };
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         let config = Arc::new(config);
+        let mailbox = mailbox::open(&config).map_err(StartError::Config)?;
         writers.extend([Some(learning), indexer].into_iter().flatten());
-        Ok(Self { config, door, backlog, listeners, addresses, shutdown_grace, writers, control })
+        Ok(Self { config, door, backlog, listeners, mailbox, addresses, shutdown_grace, writers, control })
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -215,7 +226,7 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { config, door, backlog, listeners, shutdown_grace, writers, control, .. } = self;
+        let Self { config, door, backlog, listeners, mailbox, shutdown_grace, writers, control, .. } = self;
         let (loops, mut reread) = (TaskTracker::new(), Vec::new());
         let mut asked = || {
             let (asker, asked) = question();
@@ -240,6 +251,9 @@ impl Daemon {
         }
         let known = door.relay.learner.clone().bind_known(lists.clone(), door.stop.clone());
         loops.spawn(known);
+        if let Some(mailbox) = mailbox {
+            loops.spawn(mailbox::watch(mailbox, door.relay.learner.clone(), door.stop.clone()));
+        }
         if let Some(folder) = config.folder.clone() {
             loops.spawn(learn::folder::watch(door.relay.learner.clone(), folder, door.stop.clone()));
         }

@@ -3,14 +3,15 @@
 
 mod lines;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use lines::{Lines, Pace};
 pub use lines::{NotWritten, Rotation};
+use lines::{Proof, Tale};
 
 /// One line of the suppression log. The names are public: people script against them.
 #[derive(Clone, Debug, Serialize)]
@@ -73,7 +74,7 @@ pub struct EventRule {
 }
 
 /// One line of `learned.jsonl`: what was learned, and from what. The names are public: people script against them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Learning {
     /// RFC 3339, UTC.
     pub time: String,
@@ -102,7 +103,7 @@ pub struct Learning {
 }
 
 /// What became of an opt-out that was learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lesson {
     /// It is in force.
@@ -145,25 +146,19 @@ pub struct Sent<'a> {
 /// The logs; cheap to clone. Their writers end when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    suppressed: Lines,
-    learned: Lines,
-    sent: Option<Lines>,
+    suppressed: Proof,
+    learned: Proof,
+    sent: Option<Tale>,
 }
 
 impl Ledger {
     /// Opens the logs in `folder` and starts their writers; await the handles after the last [`Ledger`] is dropped. Without
     /// `sent` nobody writes down who was mailed.
     pub fn open(folder: &Path, rotation: Rotation, sent: bool) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let mut writers = Vec::new();
-        let mut open = |name, pace| {
-            Lines::open(folder, name, rotation, pace).map(|(lines, writer)| {
-                writers.push(writer);
-                lines
-            })
-        };
-        let suppressed = open("suppressed", Pace::Synced)?;
-        let learned = open("learned", Pace::Synced)?;
-        let sent = if sent { Some(open("sent", Pace::Gathered)?) } else { None };
+        let (suppressed, proving) = Proof::open(folder, "suppressed", rotation)?;
+        let (learned, learning) = Proof::open(folder, "learned", rotation)?;
+        let (sent, telling) = if sent { Some(Tale::open(folder, "sent", rotation)?) } else { None }.unzip();
+        let writers = [Some(proving), Some(learning), telling].into_iter().flatten().collect();
         Ok((Self { suppressed, learned, sent }, writers))
     }
 
@@ -179,11 +174,9 @@ impl Ledger {
 
     /// Somebody was mailed. Nobody waits for the disk: a crash of the machine may lose the last of these lines, one of the relay
     /// those of the last moments, and a disk that refuses loses them loudly; mail is not stopped for them.
-    pub async fn sent(&self, lines: &[Sent<'_>]) {
-        if let Some(sent) = &self.sent
-            && let Ok(text) = text(lines)
-        {
-            sent.add(text).await;
+    pub async fn sent<'a>(&self, lines: impl ExactSizeIterator<Item = Sent<'a>>) {
+        if let Some(sent) = self.sent.as_ref().filter(|_| lines.len() > 0) {
+            sent.add(|text| lines.for_each(|line| write_into(text, &line))).await;
         }
     }
 
@@ -194,10 +187,32 @@ impl Ledger {
 
     /// Closes the files and opens them by name again (SIGHUP), for whoever moved them away.
     pub async fn reopen(&self) {
-        for lines in [Some(&self.suppressed), Some(&self.learned), self.sent.as_ref()].into_iter().flatten() {
-            lines.reopen().await;
+        self.suppressed.reopen().await;
+        self.learned.reopen().await;
+        if let Some(sent) = &self.sent {
+            sent.reopen();
         }
     }
+}
+
+/// The first line of a log and those of its last piece, as far as they can be read; of another form, or of a log that is not
+/// there, none. Blocks on the disk.
+pub fn ends_of<T: DeserializeOwned>(folder: &Path, name: &str) -> Vec<T> {
+    const PIECE: u64 = 512 << 10;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(folder.join(format!("{name}.jsonl")))?;
+        let length = file.metadata()?.len();
+        let mut text = Vec::new();
+        if length > 2 * PIECE {
+            BufReader::new(Read::take(&mut file, 64 << 10)).read_until(b'\n', &mut text)?;
+            file.seek(SeekFrom::End(-(PIECE as i64)))?;
+            text.push(b'\n');
+        }
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = read().unwrap_or_default();
+    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Appends to `learned.jsonl` for a command, whether a relay runs or not; returns when it is on disk.
@@ -220,6 +235,15 @@ fn text(lines: &[impl Serialize]) -> Result<Vec<u8>, NotWritten> {
         text.push(b'\n');
     }
     Ok(text)
+}
+
+/// The same into a text that is there; a line that cannot be written is none.
+fn write_into(text: &mut Vec<u8>, line: &impl Serialize) {
+    let before = text.len();
+    match serde_json::to_writer(&mut *text, line) {
+        Ok(()) => text.push(b'\n'),
+        Err(_) => text.truncate(before),
+    }
 }
 
 #[cfg(test)]

@@ -22,10 +22,11 @@
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: `host` and the `login` to it, the `road` there (`tls`), `connection`, `transaction`, `wire` and the `replies` that come by it; `secret` hides the password |
-//! | 1 decider | [`learn`] | `notice` (what a mail is: a notice, a report, neither), by the `letter` taken apart and the `phrases` of the data file; `report`, `results` (who vouches), `letterbox` (our own address); `lesson`: what follows |
+//! | 1 decider | [`learn`] | `notice` (what a mail is: a notice, a report, neither), by the `letter` taken apart (`head`, `words`, `transfer`, `html`), whom it names (`names`), what it quotes (`quoted`), who vouches (`results`), and the `phrases` of marketplaces; `report`, `letterbox` (our own address); `lesson`: what follows |
+//! | 1b reader | `learn/phrases/file` | `config/notices.toml`, or a file in its place |
 //! | 1b reader | `learn/book`, `learn/quarantine` | what was learned, appended to a list of its own; what waits for a person |
 //! | 2b learner | `learn/mod`, `learn/scribe` | a notice in, an opt-out in force out; one writer |
-//! | 4 loop | `learn/folder` | notices as files |
+//! | 4 loop | `learn/folder`, `learn/imap` | notices as files, and in a mailbox (`visit`: one connection to it, `place`: how far it was looked through) |
 //! | 2 holder | [`orders`] | whose orders are whose, from the mail that leaves |
 //! | 2 holder | [`ledger`] | who was suppressed, what was learned, who was mailed; `lines`: the writer of such a log |
 //! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `shelf` (what lies where), `files` (written, synced, renamed), `requests` (what people want of it) |

@@ -5,15 +5,17 @@
 //! memory stays within a small cache however many orders there are. SQLite would do the same with 250,000 lines of C; a file
 //! of our own would have to earn that trust first.
 //!
-//! One writer: all notes that come in during one commit are written by the next, so a hundred sessions share one sync.
+//! No mail waits for the disk: what is noted is known at once, and is written within a moment, all of it by one sync. What was
+//! noted in the last moment before a crash is lost, and a notice that names such an order waits until it is mailed about again.
+//! Waiting would make relaying five times slower, measured.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,7 +24,6 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition,
     TableError,
 };
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::disk::sync_above;
@@ -47,11 +48,17 @@ const DROPPED_AT_ONCE: usize = 500;
 /// Bytes of the file that are kept in memory.
 const CACHE: usize = 32 << 20;
 
-/// What was noted lately is not looked up again.
+/// What was noted lately is not noted again.
 const RECENT: usize = 1 << 16;
 
-/// Notes that may wait for the writer, and that are written at once. More senders wait in line.
-const WAITING: usize = 1024;
+/// Notes are gathered for so long: the more one commit writes, the less each costs.
+const GATHER: Duration = Duration::from_millis(250);
+
+/// Orders that may wait to be written, should the disk be slow or refuse; more are refused.
+const WAITING: usize = 200_000;
+
+/// A disk that refuses is asked again after this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How many orders are kept, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,31 +84,42 @@ pub enum OpenError {
     Disk(PathBuf, redb::Error),
 }
 
-/// The order is not on disk: a notice that names it would find nobody.
+/// There is no room to remember the order: a notice that names it would find nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the index of orders cannot be written")]
 pub struct NotNoted;
 
-/// The index; cheap to clone. Its writer ends when the last one is gone.
+/// The index; cheap to clone. Its writer ends when the last one is gone, and has then written everything.
 #[derive(Clone, Debug)]
-pub struct Orders {
-    database: Arc<Database>,
-    recent: Arc<Recent>,
-    desk: mpsc::Sender<Note>,
-}
+pub struct Orders(Arc<Handle>);
 
-/// What is on disk for sure, by hash.
-#[derive(Debug, Default)]
-struct Recent {
-    seen: Mutex<HashSet<u64>>,
+#[derive(Debug)]
+struct Handle(Arc<Index>);
+
+#[derive(Debug)]
+struct Index {
+    database: Database,
+    desk: Mutex<Desk>,
+    something: Condvar,
     hashes: RandomState,
 }
 
+/// What is not on disk yet, and what need not be noted again.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: Notes,
+    writing: Arc<Notes>,
+    recent: HashSet<u64>,
+    over: bool,
+}
+
+/// By order number: who was mailed about it, as written, and the day.
+type Notes = HashMap<u64, Note>;
+
+#[derive(Clone, Debug, Default)]
 struct Note {
-    orders: Vec<Order>,
     recipients: Vec<String>,
     day: u32,
-    done: oneshot::Sender<Result<(), NotNoted>>,
 }
 
 impl Orders {
@@ -115,33 +133,80 @@ impl Orders {
             }
             opened => opened?,
         };
-        let (database, recent) = (Arc::new(database), Arc::default());
-        let (desk, inbox) = mpsc::channel(WAITING);
-        let writer = Writer { database: database.clone(), path: path.to_owned(), caps };
-        Ok((Self { database, recent, desk }, spawn_blocking(move || writer.run(inbox))))
+        let (desk, something, hashes) = (Mutex::default(), Condvar::new(), RandomState::new());
+        let index = Arc::new(Index { database, desk, something, hashes });
+        let writer = Writer { index: index.clone(), path: path.to_owned(), caps };
+        Ok((Self(Arc::new(Handle(index))), spawn_blocking(move || writer.run())))
     }
 
-    /// A mail to these recipients names these orders. Returns when that is on disk.
-    pub async fn note(&self, orders: &[Order], recipients: &[&Address], now: Timestamp) -> Result<(), NotNoted> {
-        let pairs: Vec<_> = orders.iter().flat_map(|order| recipients.iter().map(|to| self.recent.hash(*order, to))).collect();
-        if self.recent.has_all(&pairs) {
-            return Ok(());
+    /// A mail to these recipients names these orders. Known from here on.
+    pub fn note(&self, orders: &[Order], recipients: &[&Address], now: Timestamp) -> Result<(), NotNoted> {
+        let index = &*self.0.0;
+        let mut desk = index.desk();
+        for order in orders {
+            for to in recipients.iter().take(MAX_RECIPIENTS) {
+                let pair = index.hashes.hash_one((order, to.as_str()));
+                if desk.recent.contains(&pair) {
+                    continue;
+                }
+                if desk.waiting.len() >= WAITING {
+                    return Err(NotNoted);
+                }
+                desk.waiting.entry(order.number()).or_default().add(to.as_str(), day(now));
+                if desk.recent.len() >= RECENT {
+                    desk.recent.clear();
+                }
+                desk.recent.insert(pair);
+            }
         }
-        let recipients = recipients.iter().take(MAX_RECIPIENTS).map(|to| to.to_string()).collect();
-        let (done, noted) = oneshot::channel();
-        let note = Note { orders: orders.to_vec(), recipients, day: day(now), done };
-        self.desk.send(note).await.map_err(|_| NotNoted)?;
-        noted.await.map_err(|_| NotNoted)??;
-        self.recent.add(&pairs);
+        let news = !desk.waiting.is_empty();
+        drop(desk);
+        if news {
+            index.something.notify_one();
+        }
         Ok(())
     }
 
     /// Who was mailed about an order. Blocks on the disk, should the page not be in memory.
     pub fn recipients(&self, order: Order) -> Vec<Address> {
-        self.look_up(order).unwrap_or_else(|error| {
+        let index = &*self.0.0;
+        let fresh = {
+            let desk = index.desk();
+            let notes = [&desk.waiting, &desk.writing].map(|notes| notes.get(&order.number()).cloned().unwrap_or_default());
+            notes.map(|note| note.recipients).concat()
+        };
+        let mut found = index.look_up(order).unwrap_or_else(|error| {
             tracing::error!("the index of orders cannot be read: {error}");
             Vec::new()
-        })
+        });
+        for text in fresh {
+            if !found.iter().any(|known| is_same(known.as_str(), &text)) {
+                found.extend(Address::parse(&text));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.desk().over = true;
+        self.0.something.notify_one();
+    }
+}
+
+impl Note {
+    fn add(&mut self, to: &str, day: u32) {
+        self.day = self.day.max(day);
+        if self.recipients.len() < MAX_RECIPIENTS && !self.recipients.iter().any(|known| known == to) {
+            self.recipients.push(to.to_owned());
+        }
+    }
+}
+
+impl Index {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look_up(&self, order: Order) -> Result<Vec<Address>, redb::Error> {
@@ -154,74 +219,76 @@ impl Orders {
     }
 }
 
-impl Recent {
-    fn hash(&self, order: Order, to: &Address) -> u64 {
-        self.hashes.hash_one((order, to.as_str()))
-    }
-
-    fn has_all(&self, pairs: &[u64]) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        pairs.iter().all(|pair| seen.contains(pair))
-    }
-
-    fn add(&self, pairs: &[u64]) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() + pairs.len() > RECENT {
-            seen.clear();
-        }
-        seen.extend(pairs);
-    }
-}
-
 struct Writer {
-    database: Arc<Database>,
+    index: Arc<Index>,
     path: PathBuf,
     caps: Caps,
 }
 
 impl Writer {
-    fn run(self, mut inbox: mpsc::Receiver<Note>) {
-        let mut notes = Vec::new();
-        while let Some(first) = inbox.blocking_recv() {
-            notes.push(first);
-            while notes.len() < WAITING
-                && let Ok(next) = inbox.try_recv()
-            {
-                notes.push(next);
+    fn run(self) {
+        loop {
+            let idle = |desk: &mut Desk| desk.waiting.is_empty() && !desk.over;
+            let desk = self.index.something.wait_while(self.index.desk(), idle).unwrap_or_else(PoisonError::into_inner);
+            let over = desk.over;
+            drop(desk);
+            if !over {
+                std::thread::sleep(GATHER);
             }
-            let result = self.write(&notes);
-            if let Err(error) = &result {
-                tracing::error!(
-                    "write {}: {error}\nhint: free space or mend the folder; until then mail that names an order gets 451",
-                    self.path.display()
-                );
+            let notes = {
+                let mut desk = self.index.desk();
+                desk.writing = Arc::new(std::mem::take(&mut desk.waiting));
+                desk.writing.clone()
+            };
+            let written = self.write(&notes);
+            let mut desk = self.index.desk();
+            desk.writing = Arc::default();
+            if let Err(error) = &written {
+                self.refused(error);
+                // Nothing is forgotten before there is no room for it.
+                for (order, note) in notes.iter() {
+                    let waiting = desk.waiting.entry(*order).or_default();
+                    note.recipients.iter().for_each(|to| waiting.add(to, note.day));
+                }
             }
-            for note in notes.drain(..) {
-                // Whoever asked may have hung up; the order stays.
-                let _ = note.done.send(result.as_ref().map_err(|_| NotNoted).copied());
+            let over = desk.over && (written.is_err() || desk.waiting.is_empty());
+            drop(desk);
+            if over {
+                return;
+            }
+            if written.is_err() {
+                std::thread::sleep(AGAIN);
             }
         }
     }
 
-    fn write(&self, notes: &[Note]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
+    fn refused(&self, error: &redb::Error) {
+        tracing::error!(
+            "write {}: {error}\nhint: free space or mend the folder; until then new orders are kept in memory, and mail that names \
+             one gets 451 when there are too many",
+            self.path.display()
+        );
+    }
+
+    fn write(&self, notes: &Notes) -> Result<(), redb::Error> {
+        let transaction = self.index.database.begin_write()?;
         let mut changed = false;
         {
             let (mut buyers, mut days) = (transaction.open_table(BUYERS)?, transaction.open_table(DAYS)?);
-            for note in notes {
-                for order in &note.orders {
-                    let order = order.number();
-                    let known = buyers.get(order)?.map(|value| value.value().to_vec());
-                    let Some((before, value)) = joined(known.as_deref(), note) else { continue };
-                    if let Some(before) = before {
-                        days.remove((before, order))?;
-                    }
-                    buyers.insert(order, value.as_slice())?;
-                    days.insert((note.day, order), ())?;
-                    changed = true;
+            // In the order of the table, which finds its pages near one another.
+            let mut orders: Vec<_> = notes.iter().collect();
+            orders.sort_unstable_by_key(|(order, _)| **order);
+            for (order, note) in orders {
+                let known = buyers.get(order)?.map(|value| value.value().to_vec());
+                let Some((before, value)) = joined(known.as_deref(), note) else { continue };
+                if let Some(before) = before {
+                    days.remove((before, *order))?;
                 }
+                buyers.insert(order, value.as_slice())?;
+                days.insert((note.day, *order), ())?;
+                changed = true;
             }
-            if let Some(today) = notes.iter().map(|note| note.day).max().filter(|_| changed) {
+            if let Some(today) = notes.values().map(|note| note.day).max().filter(|_| changed) {
                 self.drop_oldest(&mut buyers, &mut days, today)?;
             }
         }
@@ -334,6 +401,18 @@ fn set_aside(path: &Path) -> Result<(), OpenError> {
 mod tests {
     use super::*;
 
+    impl Orders {
+        async fn is_written(&self) {
+            let is_idle = || {
+                let desk = self.0.0.desk();
+                desk.waiting.is_empty() && desk.writing.is_empty()
+            };
+            while !is_idle() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
     const CAPS: Caps = Caps { entries: 3, age: Duration::from_secs(100 * 86_400) };
 
     fn order(number: u32) -> Order {
@@ -346,7 +425,8 @@ mod tests {
 
     async fn note(orders: &Orders, number: u32, to: &[&str], day: i64) {
         let to: Vec<_> = to.iter().map(|to| Address::parse(to).unwrap()).collect();
-        orders.note(&[order(number)], &to.iter().collect::<Vec<_>>(), on(day)).await.unwrap();
+        orders.note(&[order(number)], &to.iter().collect::<Vec<_>>(), on(day)).unwrap();
+        orders.is_written().await;
     }
 
     fn found(orders: &Orders, number: u32) -> Vec<String> {
@@ -381,7 +461,7 @@ mod tests {
         }
         // Mailed about again, so it is not the oldest any more.
         note(&orders, 1, &["a0@x.example"], 20_050).await;
-        orders.recent.seen.lock().unwrap().clear();
+        orders.0.0.desk().recent.clear();
         note(&orders, 1, &["a0@x.example"], 20_050).await;
         note(&orders, 4, &["a@x.example"], 20_050).await;
         assert_eq!([1, 2, 3, 4].map(|number| found(&orders, number).is_empty()), [false, true, false, false]);

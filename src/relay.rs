@@ -143,7 +143,7 @@ impl Relay {
     /// On to the host, or into the spool.
     async fn forward(self: &Arc<Self>, mail: Arc<Mail>, arrived: Timestamp) -> Reply {
         // A notice may name an order and nobody else: whose it is must be known by then.
-        if let Err(NotLearned) = self.learner.note(&mail).await {
+        if let Err(NotLearned) = self.learner.note(&mail) {
             return Reply::CANNOT_LEARN;
         }
         match self.patience {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use optout_relay::learn::Phrases;
 use optout_relay::mail::PlusTags;
 use optout_relay::optout::{Attributes, Builder, Edit, Subject, edited, read_from};
 use optout_relay::place::Fault;
@@ -23,11 +24,12 @@ pub fn check(bytes: &[u8]) {
     {
         edits_well(text, &found);
     }
-    // The other file that people write and commands change.
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && let Err(fault) = users::parse(Path::new("u.toml"), text)
-    {
-        has_a_place(&fault, bytes);
+    // The other files that people write.
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let faults = [users::parse(Path::new("u.toml"), text).err(), Phrases::parse(Path::new("n.toml"), text).err()];
+        for fault in faults.into_iter().flatten().filter(|fault| fault.line > 0) {
+            has_a_place(&fault, bytes);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod host;
 pub mod host_replies;
 pub mod list;
 pub mod message;
+pub mod notice;
 pub mod record;
 pub mod report;
 pub mod session;
@@ -14,7 +15,7 @@ pub mod session;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus too.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("session", session::check),
     ("address", address::check),
     ("list", list::check),
@@ -23,6 +24,7 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("host", host::check),
     ("report", report::check),
     ("message", message::check),
+    ("notice", notice::check),
 ];
 
 /// CR and LF only as a pair, no NUL, and a whole last line (RFC 5321 2.3.8); looked at byte by byte, slowly.

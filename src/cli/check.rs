@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{Write, stdout};
 use std::os::unix::fs::MetadataExt;
 
-use super::{Done, Exit, Failure, TRUSTS_ANYBODY};
+use jiff::Timestamp;
+
+use super::{Done, Exit, Failure, TRUSTS_ANYBODY, log};
 use crate::config::Config;
 use crate::optout::{self, Twin};
 use crate::smtp::Certificate;
@@ -42,6 +44,9 @@ pub fn run(config: &Config) -> Done {
         if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
             writeln!(out, "{}: open to everybody on this machine, who can guess at its passwords; chmod o= it", path.display())?;
         }
+    }
+    for silent in log::silent_intakes(config, Timestamp::now()) {
+        writeln!(out, "{}: {silent}", config.path.display())?;
     }
     Ok(Exit::Ok)
 }

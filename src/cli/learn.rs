@@ -12,7 +12,7 @@ use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::learn::{
     Book, BookError, Entry, Intake, Learned, Lesson, NotLearned, Phrases, Quarantine, Scribe, Seen, Settled, about, decide, line,
-    recognise,
+    recognise_all,
 };
 use crate::ledger::{self, Lesson as Event};
 use crate::mail::{Address, Order, clean};
@@ -76,10 +76,13 @@ fn learn(config: &Config, arguments: &Arguments) -> Done {
     let index = Index::open(config);
     for path in &arguments.files {
         let mail = read(path)?;
-        let seen = recognise(&mail, &phrases);
-        let lessons = decide(&seen, |order| index.buyers(order), &config.learning.wishes, Intake::Command, Timestamp::now());
-        let name = path.display();
-        writeln!(out, "{name}: {}", clean(&told(&seen), 400))?;
+        let (seen, name) = (recognise_all(&mail, &phrases), path.display());
+        for seen in &seen {
+            writeln!(out, "{name}: {}", clean(&told(seen), 400))?;
+        }
+        let (wishes, now) = (&config.learning.wishes, Timestamp::now());
+        let lessons = seen.iter().flat_map(|seen| decide(seen, |order| index.buyers(order), wishes, Intake::Command, now));
+        let lessons: Vec<_> = lessons.collect();
         let learned = match &mut scribe {
             None => Learned(lessons.into_iter().map(would).collect()),
             Some(scribe) => settle(config, scribe, lessons, Intake::Command)?,
@@ -143,7 +146,7 @@ fn accept(config: &Config, ids: &[String]) -> Done {
         entry.attributes.verified = Some(true);
         let lesson = Lesson::Learn(entry.clone());
         let settled = scribe.settle(vec![(vec![lesson], false)]).map_err(|NotLearned| not_written())?;
-        note(config, &[about(&entry, Event::Accepted, Intake::Command)])?;
+        note(config, &[about(&entry, Event::Accepted, Intake::Command.to_string())])?;
         quarantine.take_out(id).map_err(|e| Failure::new(Exit::Io, format_args!("take {id} out of the quarantine: {e}")))?;
         for settled in settled.into_iter().flatten() {
             writeln!(stdout(), "{id}: {}", clean(&settled.to_string(), 400))?;
@@ -156,7 +159,7 @@ fn reject(config: &Config, ids: &[String]) -> Done {
     let quarantine = Quarantine::new(config.quarantine());
     for id in ids {
         let entry = quarantine.get(id).map_err(|fault| Failure::of_list(&fault))?.entry;
-        note(config, &[about(&entry, Event::Rejected, Intake::Command)])?;
+        note(config, &[about(&entry, Event::Rejected, Intake::Command.to_string())])?;
         quarantine.reject(id).map_err(|e| Failure::new(Exit::Io, format_args!("turn {id} down: {e}")))?;
         writeln!(stdout(), "{id}: rejected, {}", entry.subject)?;
     }

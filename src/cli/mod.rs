@@ -5,6 +5,7 @@ mod circle;
 mod explain;
 mod learn;
 mod list;
+mod log;
 mod password;
 mod serve;
 mod spool;
@@ -81,6 +82,9 @@ enum Command {
     List(list::Command),
     /// Learn opt-outs from notices in files, and settle what waits for a person
     Learn(learn::Arguments),
+    /// Answer questions from the logs
+    #[command(subcommand)]
+    Log(log::Command),
     /// Show held mail, try it now, drop it
     #[command(subcommand)]
     Spool(spool::Command),
@@ -118,6 +122,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Explain(arguments)) => explain::run(&config, arguments),
         Some(Command::List(command)) => list::run(&config, command),
         Some(Command::Learn(arguments)) => learn::run(&config, arguments),
+        Some(Command::Log(command)) => log::run(&config, command),
         Some(Command::Spool(command)) => spool::run(&config, command),
         Some(Command::User(command)) => user::run(&config, command),
     }

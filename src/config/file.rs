@@ -140,6 +140,21 @@ pub struct Learn {
     pub max_orders: u64,
     #[serde(with = "value::duration")]
     pub max_order_age: Duration,
+    pub imap: Imap,
+}
+
+/// `[learn.imap]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Imap {
+    pub url: Url,
+    pub password: Option<Password>,
+    pub ca: Option<PathBuf>,
+    pub folder: String,
+    pub senders: Vec<String>,
+    pub move_to: String,
+    #[serde(with = "value::duration")]
+    pub poll: Duration,
 }
 
 /// One of `learn.refusals`.
@@ -422,6 +437,21 @@ impl Default for Learn {
             refusals: Vec::new(),
             max_orders: 5_000_000,
             max_order_age: Duration::from_secs(1100 * 86_400),
+            imap: Imap::default(),
+        }
+    }
+}
+
+impl Default for Imap {
+    fn default() -> Self {
+        Self {
+            url: Url(String::new()),
+            password: None,
+            ca: None,
+            folder: "INBOX".into(),
+            senders: vec!["auto-communication@amazon".into()],
+            move_to: String::new(),
+            poll: Duration::from_secs(60),
         }
     }
 }

@@ -3,7 +3,8 @@
 use regex_lite::Regex;
 
 use super::access::Wrong;
-use super::file::Learn;
+use super::file::{Imap, Learn};
+use super::route::{Encryption, host_and_port, is_loopback};
 use crate::learn::{Letterbox, Wishes};
 use crate::mail::Address;
 use crate::optout::Subject;
@@ -15,6 +16,21 @@ pub struct Learning {
     pub letterbox: Letterbox,
     /// Everything that decides about a mail.
     pub wishes: Wishes,
+    /// `learn.imap`, if there is one.
+    pub imap: Option<ImapRoute>,
+}
+
+/// `learn.imap.url`, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImapRoute {
+    /// As whom we log in.
+    pub user: String,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// 993 or 143 where none is given.
+    pub port: u16,
+    /// What keeps the connection from listeners.
+    pub encryption: Encryption,
 }
 
 impl Learning {
@@ -69,8 +85,60 @@ impl Learning {
             ));
         }
         Ok(Self {
+            imap: imap(&learn.imap)?,
             letterbox,
             wishes: Wishes { never, trusted: learn.trusted_authserv.clone(), reports: learn.reports, refusals },
         })
     }
+}
+
+/// The error never repeats the url, for it may hold a password.
+fn imap(imap: &Imap) -> Result<Option<ImapRoute>, Wrong> {
+    const FORMS: &str = "write imaps://user@host[:port] or imap://user@host[:port]";
+    let wrong = |key, message: &str, hint| Err(Wrong { key, message: message.to_owned(), hint });
+    let url = imap.url.0.trim();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    let (implicit_tls, rest) = match (url.strip_prefix("imaps://"), url.strip_prefix("imap://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return wrong("learn.imap.url", "is not the url of a mailbox", FORMS),
+    };
+    let Some((user, place)) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once('@') else {
+        return wrong("learn.imap.url", "names no user", FORMS);
+    };
+    if user.contains(':') {
+        return wrong("learn.imap.url", "holds a password", "take it out, and set learn.imap.password = { file = \"...\" }");
+    }
+    let Some((host, port)) = host_and_port(place, if implicit_tls { 993 } else { 143 }) else {
+        return wrong("learn.imap.url", "names no host or a wrong port", FORMS);
+    };
+    if imap.password.is_none() {
+        return wrong("learn.imap.url", "names a user, but there is no password", "set learn.imap.password = { file = \"...\" }");
+    }
+    if imap.poll.is_zero() {
+        return wrong("learn.imap.poll", "may not be 0", "delete the line to have the default");
+    }
+    // They go into commands between quotes.
+    let quotable = |text: &&String| {
+        !text.trim().is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\".contains(&byte))
+    };
+    if imap.senders.is_empty() || !imap.senders.iter().all(|sender| quotable(&sender)) {
+        return wrong(
+            "learn.imap.senders",
+            "holds what cannot be searched for",
+            "plain parts of addresses, as in \"auto-communication@amazon\"",
+        );
+    }
+    if imap.senders.len() > 50 {
+        return wrong("learn.imap.senders", "holds too many", "a part that they have in common will do");
+    }
+    let user = user.replace("%40", "@");
+    let encryption = match (implicit_tls, is_loopback(&host)) {
+        (true, _) => Encryption::Tls,
+        (false, false) => Encryption::StartTls,
+        (false, true) => Encryption::None,
+    };
+    Ok(Some(ImapRoute { user, host, port, encryption }))
 }

@@ -20,7 +20,7 @@ use access::Wrong;
 use file::{File, Headers, LineEndings, Password};
 use overlay::{Overlaid, overlay};
 
-pub use learning::Learning;
+pub use learning::{ImapRoute, Learning};
 pub use route::{Encryption, HostRoute, Route};
 
 /// Looked for where no `--config` is given, in this order.
@@ -306,7 +306,17 @@ impl Config {
 
     /// The password towards the host, fetched from where the configuration says; `None` where none is wanted.
     pub fn password(&self) -> Result<Option<String>, Fault> {
-        self.file.upstream.password.as_ref().map(|password| fetch(&self.path, password)).transpose()
+        self.file.upstream.password.as_ref().map(|password| fetch(&self.path, "upstream.password", password)).transpose()
+    }
+
+    /// The password of the mailbox with notices, fetched likewise.
+    pub fn imap_password(&self) -> Result<Option<String>, Fault> {
+        self.file.learn.imap.password.as_ref().map(|password| fetch(&self.path, "learn.imap.password", password)).transpose()
+    }
+
+    /// How far that mailbox was looked through.
+    pub fn imap_place(&self) -> PathBuf {
+        self.file.state_dir.join("imap.json")
     }
 }
 
@@ -319,7 +329,7 @@ fn machine_name() -> String {
     if is_host_name(&name) { name } else { "localhost".into() }
 }
 
-fn fetch(config: &Path, password: &Password) -> Result<String, Fault> {
+fn fetch(config: &Path, key: &str, password: &Password) -> Result<String, Fault> {
     let from_file = |path: &Path| {
         let text = std::fs::read_to_string(path).map_err(|e| Fault::unreadable(path, &e))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
@@ -327,16 +337,16 @@ fn fetch(config: &Path, password: &Password) -> Result<String, Fault> {
     let found = match password {
         Password::File(path) => from_file(&config.parent().unwrap_or(Path::new("")).join(path))?,
         Password::Env(name) => std::env::var(name).map_err(|_| {
-            Fault::of_file(config, format_args!("upstream.password: the environment variable {name} is not set"))
+            Fault::of_file(config, format_args!("{key}: the environment variable {name} is not set"))
                 .hint("set it for the relay's process")
         })?,
         Password::Credential(name) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                Fault::of_file(config, "upstream.password: there are no credentials")
+                Fault::of_file(config, format_args!("{key}: there are no credentials"))
                     .hint("systemd hands them in: LoadCredential= in the unit")
             })?;
             from_file(&Path::new(&folder).join(name))?
         }
     };
-    if found.is_empty() { Err(Fault::of_file(config, "upstream.password: is empty")) } else { Ok(found) }
+    if found.is_empty() { Err(Fault::of_file(config, format_args!("{key}: is empty"))) } else { Ok(found) }
 }

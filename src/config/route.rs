@@ -90,11 +90,15 @@ impl HostRoute {
 
     /// The host is this machine: what is said to it cannot be listened to on the way.
     pub fn is_loopback(&self) -> bool {
-        self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        is_loopback(&self.host)
     }
 }
 
-fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
+pub(super) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+pub(super) fn host_and_port(place: &str, default: u16) -> Option<(String, u16)> {
     if let Some((ip, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         let port = if port.is_empty() { default } else { port.strip_prefix(':')?.parse().ok()? };
         let ip = ip.parse::<Ipv6Addr>().ok()?;

@@ -1,7 +1,7 @@
 //! `learned.toml`: what the relay has learned, as a list like any other. Entries are appended and on disk before anybody is
 //! told; people may change and take out what they like. Never judges, never changes an entry.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -53,7 +53,12 @@ struct Known {
     lessons: HashSet<(String, String)>,
     /// When entries were learned.
     times: Vec<Timestamp>,
+    /// Those at the end of the file.
+    latest: VecDeque<Entry>,
 }
+
+/// No more can have been written without a line in the log: one batch.
+const LATEST: usize = 1000;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +96,11 @@ impl Book {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The entries at its end, in order.
+    pub fn latest(&self) -> impl Iterator<Item = &Entry> {
+        self.known.latest.iter()
     }
 
     /// Appends what does not stand in the file yet, and returns when it is on disk. At most `most` entries may have been
@@ -157,6 +167,10 @@ impl Book {
 
 impl Known {
     fn add(&mut self, subject: &Subject, attributes: &Attributes, tags: PlusTags) {
+        if self.latest.len() == LATEST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(Entry { subject: subject.clone(), attributes: attributes.clone() });
         let key = key(subject, tags);
         self.lessons.extend(lesson(&key, attributes));
         if attributes.until.is_none() {

@@ -1,152 +1,303 @@
-//! A mail taken apart: who it is from, what its fields and its texts say, which mails it brings along. Capped in every
-//! direction, for anybody may have written it. Never decides what it is.
+//! A mail taken apart: the fields of its header, its texts decoded, the mails that are attached to it. Capped in depth, number
+//! and size, so that no mail takes long or much, and never panics. Never decides what the mail is.
+//!
+//! Not taken apart by mail-parser, which nests as deep as a mail does, and falls with it; its decoders are used.
 
-use jiff::Timestamp;
-use mail_parser::decoders::html::html_to_text;
-use mail_parser::{Address as Mailboxes, HeaderName, HeaderValue, Message, MessageParser, MimeHeaders, PartType};
+mod head;
+mod html;
+mod transfer;
+mod words;
 
-use crate::mail::{Address, clean};
+use std::borrow::Cow;
+use std::iter;
 
-/// What follows is not looked at: notices are short, and in reports the part for machines comes before the original. Bytes.
-const LOOKED_AT: usize = 2 << 20;
+use memchr::memmem;
 
-/// A mail with more parts is built to be slow, or deep.
-const MAX_PARTS: usize = 200;
+pub(super) use head::{Head, date, mailboxes, one_mailbox, sole_mailbox};
 
-/// Texts are looked at up to here, all together; bytes.
+use head::Kind;
+use transfer::Encoding;
+
+/// Bytes of a mail that are looked at; the rest is as if it were not there.
+pub const MAX_MAIL: usize = 64 << 20;
+
+/// How deep multiparts and attached mails may nest.
+const MAX_DEPTH: usize = 10;
+
+/// Parts of a mail, those of attached mails among them.
+const MAX_PARTS: usize = 1000;
+
+/// Bytes of text of one part, decoded.
 const MAX_TEXT: usize = 512 << 10;
 
-/// Mails that one mail brings along.
-const MAX_ATTACHED: usize = 8;
+/// Bytes that all parts of a mail may come to, decoded.
+const MAX_DECODED: usize = 4 << 20;
 
-/// A mail that was taken apart.
-#[derive(Clone, Copy)]
-pub struct Letter<'a>(&'a Message<'a>);
-
-/// Who a mail says it is from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
-    /// One mailbox.
-    One(Address),
-    /// Nobody.
-    Nobody,
-    /// Two of them, a group, or something that is no address: whose mail it is cannot be told.
-    Unclear,
+/// A mail, or one that is attached to another.
+#[derive(Debug, Default)]
+pub struct Letter {
+    /// Its header.
+    pub head: Head,
+    /// What is there to be read, in order; the forms of one text one by one.
+    pub texts: Vec<Text>,
+    /// Mails that it brings along, each as if it stood alone.
+    pub attached: Vec<Letter>,
+    /// What machines say to machines.
+    pub papers: Vec<Paper>,
+    /// Something was too large, too deep or too much, and is not here.
+    pub cut: bool,
 }
 
-/// Takes a mail apart; `None` where that cannot be done, or had better not be.
-pub fn taken_apart(mail: &[u8]) -> Option<Message<'_>> {
-    let mail = &mail[..mail.len().min(LOOKED_AT)];
-    let named = mail.to_ascii_lowercase();
-    if memchr::memmem::find_iter(&named, b"content-type").count() > MAX_PARTS {
-        return None;
-    }
-    // What a mail program or a mailbox file puts in front of a mail.
-    let mail = match mail.strip_prefix(b"From ") {
-        Some(rest) => memchr::memchr(b'\n', rest).map_or(mail, |end| &rest[end + 1..]),
-        None => mail,
-    };
-    MessageParser::default().parse(mail)
+/// Text to be read, without markup.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// Line by line.
+    pub text: String,
+    /// The targets of links that write a mail, and where in the text they stand, in order.
+    pub links: Vec<(usize, String)>,
 }
 
-impl<'a> Letter<'a> {
-    /// Of a mail that was taken apart.
-    pub fn of(message: &'a Message<'a>) -> Self {
-        Self(message)
+/// A part of a report (RFC 6522).
+#[derive(Debug)]
+pub struct Paper {
+    /// What is reported in it.
+    pub kind: PaperKind,
+    /// Its content.
+    pub text: String,
+}
+
+/// The kinds of such parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaperKind {
+    /// `message/delivery-status` (RFC 3464 2), or its sister for addresses with letters (RFC 6533).
+    DeliveryStatus,
+    /// `message/feedback-report` (RFC 5965 3).
+    Feedback,
+    /// The header of the mail that is reported about.
+    Headers,
+}
+
+impl Letter {
+    /// Takes a mail apart. Never fails: what cannot be read is not there.
+    pub fn read(mail: &[u8]) -> Self {
+        let mut budget = Budget { parts: MAX_PARTS, bytes: MAX_DECODED };
+        let whole = mail.len() <= MAX_MAIL;
+        let mut letter = Self::within(&mail[..mail.len().min(MAX_MAIL)], 0, &mut budget);
+        letter.cut |= !whole;
+        letter
     }
 
-    /// From its From field.
-    pub fn from(self) -> From {
-        let mut fields = self.0.headers().iter().filter(|header| header.name == HeaderName::From);
-        let (Some(field), None) = (fields.next(), fields.next()) else {
-            return if self.0.from().is_some() { From::Unclear } else { From::Nobody };
+    fn within(mail: &[u8], depth: usize, budget: &mut Budget) -> Self {
+        let mail = mail.strip_prefix(b"\xef\xbb\xbf").unwrap_or(mail);
+        let (head, body) = Head::read(mail);
+        let kind = Kind::of(&head, false);
+        let mut letter = Self { cut: head.cut, ..Self::default() };
+        if !head.cut {
+            letter.add(&kind, body, depth, budget);
+        }
+        Self { head, ..letter }
+    }
+
+    fn add(&mut self, kind: &Kind, body: &[u8], depth: usize, budget: &mut Budget) {
+        if depth >= MAX_DEPTH || budget.parts == 0 {
+            self.cut = true;
+            return;
+        }
+        budget.parts -= 1;
+        match (&*kind.main, &*kind.sub) {
+            ("multipart", sub) => {
+                for part in parts(body, &kind.boundary) {
+                    if budget.parts == 0 {
+                        self.cut = true;
+                        break;
+                    }
+                    let (head, body) = Head::read(part);
+                    self.add(&Kind::of(&head, sub == "digest"), body, depth + 1, budget);
+                }
+            }
+            ("message", "rfc822" | "global") => self.attach(kind, body, depth, budget),
+            ("message", "delivery-status" | "global-delivery-status") => self.file(PaperKind::DeliveryStatus, kind, body, budget),
+            ("message", "feedback-report") => self.file(PaperKind::Feedback, kind, body, budget),
+            ("text", "rfc822-headers") | ("message", "global-headers") => self.file(PaperKind::Headers, kind, body, budget),
+            _ if kind.is_mail_file() => self.attach(kind, body, depth, budget),
+            ("text", sub @ ("plain" | "html")) if !kind.attached => {
+                let text = self.text(kind, body, budget);
+                self.texts.push(if sub == "html" { html::read(&text) } else { Text { text, links: Vec::new() } });
+            }
+            _ => {}
+        }
+    }
+
+    fn attach(&mut self, kind: &Kind, body: &[u8], depth: usize, budget: &mut Budget) {
+        // What stands there as it is takes no room of its own.
+        let mail = match kind.encoding {
+            Encoding::Plain => Cow::Borrowed(body),
+            _ => self.decode(kind, body, MAX_DECODED, budget),
         };
-        let HeaderValue::Address(Mailboxes::List(mailboxes)) = &field.value else { return From::Unclear };
-        let [mailbox] = &mailboxes[..] else { return From::Unclear };
-        let address = mailbox.address.as_deref().and_then(|text| Address::parse(text.trim()).ok());
-        address.filter(|address| !address.routes_on()).map_or(From::Unclear, From::One)
+        self.attached.push(Self::within(&mail, depth + 1, budget));
     }
 
-    /// All fields of a name, unfolded, blanks around them gone.
-    pub fn fields(self, name: &str) -> Vec<String> {
-        let named = self.0.headers_raw().filter(|(found, _)| found.trim().eq_ignore_ascii_case(name));
-        named.map(|(_, value)| value.replace(['\r', '\n'], "").trim().to_owned()).collect()
+    fn file(&mut self, paper: PaperKind, kind: &Kind, body: &[u8], budget: &mut Budget) {
+        let text = self.text(kind, body, budget);
+        self.papers.push(Paper { kind: paper, text });
     }
 
-    /// Decoded.
-    pub fn subject(self) -> &'a str {
-        self.0.subject().unwrap_or_default()
+    fn text(&mut self, kind: &Kind, body: &[u8], budget: &mut Budget) -> String {
+        let bytes = self.decode(kind, body, MAX_TEXT, budget);
+        transfer::letters(&bytes, &kind.charset).replace('\r', "")
     }
 
-    /// Without its angle brackets.
-    pub fn message_id(self) -> Option<String> {
-        self.0.message_id().map(|id| clean(id, 300))
-    }
-
-    /// When it was written, as it says.
-    pub fn sent(self) -> Option<Timestamp> {
-        Timestamp::from_second(self.0.date()?.to_timestamp()).ok()
-    }
-
-    /// What a person reads: each text as it is, HTML as text.
-    pub fn texts(self) -> Vec<String> {
-        let mut left = MAX_TEXT;
-        let texts = self.bodies().map(|body| match body {
-            PartType::Html(html) => html_to_text(capped(html, &mut left)),
-            PartType::Text(text) => capped(text, &mut left).to_owned(),
-            _ => String::new(),
-        });
-        texts.collect()
-    }
-
-    /// The HTML itself, for what stands in its links.
-    pub fn htmls(self) -> Vec<&'a str> {
-        let mut left = MAX_TEXT;
-        let htmls = self.bodies().filter_map(|body| if let PartType::Html(html) = body { Some(html) } else { None });
-        htmls.map(|html| capped(html, &mut left)).collect()
-    }
-
-    fn bodies(self) -> impl Iterator<Item = &'a PartType<'a>> {
-        let parts = self.0.parts.iter().filter(|part| part.attachment_name().is_none());
-        parts.map(|part| &part.body).filter(|body| matches!(body, PartType::Text(_) | PartType::Html(_)))
-    }
-
-    /// Parts of a type, as in `message/delivery-status`.
-    pub fn parts(self, of_type: &str) -> Vec<String> {
-        let is_type = |part: &&mail_parser::MessagePart<'_>| {
-            let kind = part.content_type().map(|kind| format!("{}/{}", kind.ctype(), kind.subtype().unwrap_or_default()));
-            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(of_type))
-        };
-        self.0.parts.iter().filter(is_type).map(|part| String::from_utf8_lossy(part.contents()).into_owned()).collect()
-    }
-
-    /// `report-type` of a `multipart/report`, in small letters (RFC 6522 3).
-    pub fn report_type(self) -> Option<String> {
-        let kind = self.0.content_type()?;
-        let is_report = kind.ctype().eq_ignore_ascii_case("multipart") && kind.subtype()?.eq_ignore_ascii_case("report");
-        kind.attribute("report-type").filter(|_| is_report).map(str::to_ascii_lowercase)
-    }
-
-    /// The mails that it brings along as they were.
-    pub fn attached(self) -> impl Iterator<Item = &'a Message<'a>> {
-        let mails =
-            self.0.parts.iter().filter_map(|part| if let PartType::Message(mail) = &part.body { Some(mail) } else { None });
-        mails.take(MAX_ATTACHED)
-    }
-
-    /// The same for mails in files, `.eml`; still to be taken apart.
-    pub fn attached_files(self) -> impl Iterator<Item = &'a [u8]> {
-        let files = self.0.parts.iter().filter(|part| {
-            let name = part.attachment_name().unwrap_or_default();
-            !part.is_message() && name.get(name.len().saturating_sub(4)..).is_some_and(|end| end.eq_ignore_ascii_case(".eml"))
-        });
-        files.map(|part| part.contents()).take(MAX_ATTACHED)
+    fn decode<'a>(&mut self, kind: &Kind, body: &'a [u8], cap: usize, budget: &mut Budget) -> Cow<'a, [u8]> {
+        let room = cap.min(budget.bytes);
+        let decoded = transfer::decode(kind.encoding, body, room);
+        budget.bytes -= decoded.len();
+        self.cut |= decoded.len() == room;
+        decoded
     }
 }
 
-/// As much of it as may still be looked at.
-fn capped<'t>(text: &'t str, left: &mut usize) -> &'t str {
-    let end = (0..=text.len().min(*left)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    *left -= end;
-    &text[..end]
+/// What may still be taken.
+struct Budget {
+    parts: usize,
+    bytes: usize,
+}
+
+/// The parts of a multipart body (RFC 2046 5.1.1), without what stands before the first and behind the last.
+fn parts<'a>(body: &'a [u8], boundary: &str) -> impl Iterator<Item = &'a [u8]> {
+    let delimiter = format!("--{boundary}");
+    let mut at = (!boundary.is_empty()).then(|| next_delimiter(body, 0, delimiter.as_bytes())).flatten();
+    iter::from_fn(move || {
+        let Delimiter { end, last, .. } = at.take()?;
+        if last {
+            return None;
+        }
+        at = next_delimiter(body, end, delimiter.as_bytes());
+        let until = at.as_ref().map_or(body.len(), |next| next.start);
+        body.get(end..until)
+    })
+}
+
+/// A line that parts two parts.
+struct Delimiter {
+    /// Where the part before it ends.
+    start: usize,
+    /// Where the part behind it begins.
+    end: usize,
+    /// There is no part behind it.
+    last: bool,
+}
+
+fn next_delimiter(body: &[u8], from: usize, delimiter: &[u8]) -> Option<Delimiter> {
+    let begins_line = |at: &usize| *at == 0 || body[at - 1] == b'\n';
+    memmem::find_iter(&body[from..], delimiter).map(|found| from + found).filter(begins_line).find_map(|at| {
+        let (before, behind) = (&body[..at], &body[at + delimiter.len()..]);
+        let line = &behind[..memchr::memchr(b'\n', behind).unwrap_or(behind.len())];
+        let last = line.starts_with(b"--");
+        let end = body.len() - behind.len() + (line.len() + 1).min(behind.len());
+        let line_end = if before.ends_with(b"\r\n") { 2 } else { before.len().min(1) };
+        (last || line.trim_ascii().is_empty()).then_some(Delimiter { start: (at - line_end).max(from), end, last })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all<'a>(letter: &'a Letter, found: &mut Vec<&'a Letter>) {
+        found.push(letter);
+        letter.attached.iter().for_each(|attached| all(attached, found));
+    }
+
+    fn depth(letter: &Letter) -> usize {
+        1 + letter.attached.iter().map(depth).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn no_mail_is_deeper_or_larger_than_is_good() {
+        let mails = Letter::read("Content-Type: message/rfc822\n\n".repeat(50_000).as_bytes());
+        assert_eq!((depth(&mails), mails.attached[0].head.cut), (MAX_DEPTH + 1, false));
+
+        let part = format!("--b\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\n{}\n", "QUJD".repeat(1 << 18));
+        let large = Letter::read(format!("Content-Type: multipart/mixed; boundary=b\n\n{}", part.repeat(20)).as_bytes());
+        let sizes: Vec<_> = large.texts.iter().map(|text| text.text.len()).collect();
+        assert!(large.cut && sizes.iter().all(|size| *size <= MAX_TEXT), "{sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), MAX_DECODED);
+
+        let many =
+            Letter::read(format!("Content-Type: multipart/digest; boundary=b\n\n{}", "--b\n\nA: b\n\n".repeat(5000)).as_bytes());
+        let mut letters = Vec::new();
+        all(&many, &mut letters);
+        // Each of them is a part, and so is its text.
+        assert_eq!((many.cut, letters.len()), (true, 1 + MAX_PARTS / 2));
+    }
+
+    #[test]
+    fn parts_end_where_their_boundary_says() {
+        let found = |body: &'static str, boundary| {
+            parts(body.as_bytes(), boundary).map(|part| std::str::from_utf8(part).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("x\r\n--b\r\n1\r\n--b \r\n2\r\n--b--\r\n3\r\n--b\r\n4", "b"), ["1", "2"]);
+        assert_eq!(found("--b\n1\n--bc\n2\n--b\n\n--b", "b"), ["1\n--bc\n2", "", ""]);
+        assert_eq!(found("--b\n--b\n--b--", "b"), ["", ""]);
+        assert_eq!(found("x --b\n1\n--b--", "b"), [""; 0]);
+        assert_eq!(found("--\n1\n----\n", ""), [""; 0]);
+        assert_eq!(found("--b\n1", "b"), ["1"]);
+    }
+
+    #[test]
+    fn what_is_read_of_a_page_is_what_a_person_sees() {
+        for (page, text, links) in [
+            ("<p>a</p><p>b  c</p>\n d", "a\nb c\nd", &[][..]),
+            ("a<wbr>b<b>c</b><span>d</span>", "abcd", &[]),
+            ("<tr><td>a</td><td>b@c</td></tr>", "a b@c", &[]),
+            ("<title>t</title><style>s</style><!-- c -->x<script>'</b>'</script>y", "xy", &[]),
+            ("<head><meta>h<body>x", "x", &[]),
+            ("<pre>a\n b</pre>c\nd", "a\nb\nc d", &[]),
+            ("x <a href='MAILTO:a&#64;b?c'>y</a>", "x y", &[(1, "a@b?c")]),
+            ("<a href=https://x>y</a><a href=\"mailto:z", "y", &[]),
+            ("&lt;p&gt;&eacute;&#8217;&amp", "<p>é’&", &[]),
+        ] {
+            let found = html::read(page);
+            let found_links: Vec<_> = found.links.iter().map(|(at, link)| (*at, link.as_str())).collect();
+            assert_eq!((found.text.trim_end(), &found_links[..]), (text, links), "{page}");
+        }
+    }
+
+    #[test]
+    fn encoded_words_are_decoded_as_they_were_meant() {
+        for (value, text) in [
+            ("=?utf-8?q?a=C3?= =?UTF-8?b?qWI=?= c", "aéb c"),
+            ("=?utf-8?Q?a_b?=  =?iso-8859-1?Q?=E9?=", "a bé"),
+            ("x =?utf-8?Q?a?= y =?utf-8*de?Q?b?=", "x a y b"),
+            ("=?iso-2022-jp?B?GyRCOVgbKEI=?=\t=?iso-2022-jp?B?GyRCRn4bKEI=?=", "購入"),
+            ("\u{1b}$B9XF~\u{1b}(B", "購入"),
+            ("=?utf-8?x?a?= =?utf-8?Q?a", "=?utf-8?x?a?= =?utf-8?Q?a"),
+            ("=?=?utf-8?Q?a?=", "=?a"),
+            ("=??Q?a?= =?utf-8?B?*?=", "=??Q?a?= =?utf-8?B?*?="),
+        ] {
+            assert_eq!(words::decoded_words(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_sender_is_one_mailbox_and_no_doubt_about_it() {
+        for (value, mailbox) in [
+            ("a@b.example", Some("a@b.example")),
+            ("\"A, B: c;\" <a@b.example>", Some("a@b.example")),
+            ("a@b.example (A)", Some("a@b.example")),
+            ("<a@b.example>, <a@b.example>", None),
+            ("<a@b.example> <a@b.example>", None),
+            ("G: a@b.example;", None),
+            ("a@b.example <c@b.example>", None),
+            ("\"a@b.example\" <c@b.example>", None),
+            ("(a@b.example) c@b.example", None),
+            ("\"\\\"\" <c@b.example>", Some("c@b.example")),
+            ("\"x <c@b.example>", None),
+            ("<@x.example:a@b.example>", None),
+            ("a@b.example\u{0}", None),
+            ("nobody", None),
+        ] {
+            assert_eq!(sole_mailbox(value).as_ref().map(crate::mail::Address::as_str), mailbox, "{value}");
+        }
+    }
 }

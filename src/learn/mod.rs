@@ -3,6 +3,7 @@
 
 mod book;
 pub mod folder;
+pub mod imap;
 mod lesson;
 mod letter;
 mod letterbox;
@@ -10,24 +11,22 @@ mod notice;
 mod phrases;
 mod quarantine;
 mod report;
-mod results;
 mod scribe;
 
 pub use book::{Book, BookError, Fate};
 pub use lesson::{Entry, Intake, Lesson, Wishes, by_hand, decide, of_order};
 pub use letterbox::{Asked, Letterbox};
-pub use notice::{Evidence, Forwarded, Notice, Seen, recognise};
+pub use notice::{AuthResult, Evidence, Forwarded, Notice, Seen, recognise, recognise_all};
 pub use phrases::Phrases;
 pub use quarantine::{Quarantine, Waiting};
 pub use report::{Report, ReportKind, Reported};
-pub use results::AuthResult;
 pub use scribe::Scribe;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -99,14 +98,15 @@ impl Learner {
     /// Learns from one mail, dots unstuffed. What it returns is in force.
     pub async fn learn(&self, mail: &[u8], intake: Intake) -> Result<Learned, NotLearned> {
         let seen = if mail.len() <= LARGE {
-            recognise(mail, &self.phrases)
+            recognise_all(mail, &self.phrases)
         } else {
             let (mail, phrases) = (mail.to_vec(), self.phrases.clone());
-            spawn_blocking(move || recognise(&mail, &phrases)).await.map_err(|_| NotLearned)?
+            spawn_blocking(move || recognise_all(&mail, &phrases)).await.map_err(|_| NotLearned)?
         };
         let buyers = self.buyers_of(&seen).await;
-        let lessons = decide(&seen, |order| buyers_in(&buyers, order), &self.wishes, intake, Timestamp::now());
-        self.settle(lessons, intake, true).await
+        let now = Timestamp::now();
+        let lessons = seen.iter().flat_map(|seen| decide(seen, |order| buyers_in(&buyers, order), &self.wishes, intake, now));
+        self.settle(lessons.collect(), intake, true).await
     }
 
     /// Opts out what a person of ours has named. What it returns is in force.
@@ -125,15 +125,15 @@ impl Learner {
         spawn_blocking(move || index.recipients(order)).await.unwrap_or_default()
     }
 
-    /// The mail that is to leave names orders: remembers whose they are. Returns when that is on disk.
-    pub async fn note(&self, mail: &Mail) -> Result<(), NotLearned> {
+    /// The mail that is to leave names orders: remembers whose they are.
+    pub fn note(&self, mail: &Mail) -> Result<(), NotLearned> {
         let Some(index) = &self.orders else { return Ok(()) };
         let buyers: Vec<_> =
             mail.envelope.recipients.iter().map(|to| &to.address).filter(|to| self.phrases.is_buyer(to)).collect();
         if buyers.is_empty() || mail.orders().is_empty() {
             return Ok(());
         }
-        index.note(mail.orders(), &buyers, Timestamp::now()).await.map_err(|_| NotLearned)
+        index.note(mail.orders(), &buyers, Timestamp::now()).map_err(|_| NotLearned)
     }
 
     /// An order that an entry names has found its buyer, who has opted out with it.
@@ -173,10 +173,11 @@ impl Learner {
         }
     }
 
-    async fn buyers_of(&self, seen: &Seen) -> Vec<(Order, Vec<Address>)> {
-        match (seen, self.orders.clone()) {
-            (Seen::OptedOut(notice), Some(index)) if !notice.orders.is_empty() => {
-                let orders = notice.orders.clone();
+    async fn buyers_of(&self, seen: &[Seen]) -> Vec<(Order, Vec<Address>)> {
+        let notices = seen.iter().filter_map(|seen| if let Seen::OptedOut(notice) = seen { Some(notice) } else { None });
+        let orders: Vec<_> = notices.flat_map(|notice| notice.orders.iter().copied()).collect();
+        match self.orders.clone() {
+            Some(index) if !orders.is_empty() => {
                 let look = move || orders.into_iter().map(|order| (order, index.recipients(order))).collect();
                 spawn_blocking(look).await.unwrap_or_default()
             }
@@ -250,18 +251,40 @@ pub fn line(settled: &Settled, intake: Intake) -> Option<Learning> {
         Settled::Asked(entry, _, why) => (Quarantined, entry, 0, Some(why.clone())),
         Settled::Known(_) | Settled::Nothing(_) => return None,
     };
-    let line = about(entry, event, intake);
+    let line = about(entry, event, intake.to_string());
     Some(Learning { held, reason: why.or(line.reason), ..line })
 }
 
+/// Lines that are missing in the log: what was written down right before the relay died. `told` is what stands at its end.
+pub fn untold(book: &Book, told: &[Learning]) -> Vec<Learning> {
+    let time = |text: &str| text.parse::<Timestamp>().ok();
+    let last = told.iter().filter_map(|line| time(&line.time)).max();
+    // Times of entries have no fractions.
+    let since = last.map(|last| last - SignedDuration::from_secs(2));
+    let known: HashSet<_> = told.iter().map(|line| (&line.address, &line.order, &line.message_id)).collect();
+    let lines = book.latest().filter_map(|entry| {
+        let evidence = entry.attributes.evidence.as_ref()?;
+        let learned = time(evidence.learned.as_deref()?)?;
+        let event = match (&entry.subject, evidence.intake.as_deref()) {
+            (Subject::Order(_), _) => ledger::Lesson::Waiting,
+            (_, Some("order")) => ledger::Lesson::Bound,
+            _ => ledger::Lesson::Learned,
+        };
+        let line = about(entry, event, evidence.intake.clone().unwrap_or_default());
+        let is_told = known.contains(&(&line.address, &line.order, &line.message_id));
+        (!is_told && since.is_none_or(|since| learned >= since)).then_some(line)
+    });
+    lines.collect()
+}
+
 /// The line about what became of an entry.
-pub fn about(entry: &Entry, event: ledger::Lesson, intake: Intake) -> Learning {
+pub fn about(entry: &Entry, event: ledger::Lesson, intake: String) -> Learning {
     let Entry { subject, attributes } = entry;
     let evidence = attributes.evidence.as_deref().cloned().unwrap_or_default();
     Learning {
         time: Timestamp::now().to_string(),
         event,
-        intake: intake.to_string(),
+        intake,
         address: if let Subject::Address(address) = subject { Some(address.to_string()) } else { None },
         order: evidence.order,
         evidence: evidence.by,
@@ -271,5 +294,31 @@ pub fn about(entry: &Entry, event: ledger::Lesson, intake: Intake) -> Learning {
         source: attributes.source.clone(),
         reason: attributes.reason.clone(),
         held: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::PlusTags;
+    use crate::optout::Subject;
+
+    #[test]
+    fn only_what_was_written_right_before_the_end_can_be_untold() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut book = Book::open(&folder.path().join("learned.toml"), PlusTags::Ignore).unwrap();
+        let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
+        let entry = |name: &str, seconds| {
+            let subject = Subject::guess(name).unwrap();
+            by_hand(subject, "x".into(), "x".into(), None, Intake::Folder, at(seconds))
+        };
+        let entries = [entry("old@x.example", 0), entry("told@x.example", 100), entry("untold@x.example", 100)];
+        book.append(&entries, None, at(100)).unwrap();
+        let line =
+            |entry, seconds| Learning { time: at(seconds).to_string(), ..about(entry, ledger::Lesson::Learned, "folder".into()) };
+        let found = |told: &[Learning]| untold(&book, told).into_iter().filter_map(|line| line.address).collect::<Vec<_>>();
+        assert_eq!(found(&[line(&entries[1], 101)]), ["untold@x.example"]);
+        assert_eq!(found(&[line(&entries[1], 101), line(&entries[2], 101)]), [""; 0]);
+        assert_eq!(found(&[]).len(), 3);
     }
 }

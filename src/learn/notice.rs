@@ -1,292 +1,333 @@
-//! What a mail is: the marketplace's notice that somebody has opted out, another one, a report, or nothing to learn from. The
-//! sender decides first, then the header, then the text: a buyer may quote the sentence. Pure; whatever comes, it never panics.
+//! What a mail is: a notice that somebody has opted out, another notice, a report, or none of them. Pure; never panics,
+//! whatever is in the mail. Never decides what follows.
+//!
+//! In this order: whose the mail is, what its header says, what its subject and text say. Whoever else quotes a notice, a
+//! buyer among them, is not believed; who forwards one is, with the sender that the forwarded mail has.
+
+mod names;
+mod quoted;
+mod results;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
 
-use super::letter::{From, Letter, taken_apart};
-use super::phrases::{Marketplace, Phrases, fold};
+use super::letter::{Letter, Text, date, mailboxes, one_mailbox, sole_mailbox};
+use super::phrases::{Belief, Company, Phrases, fold};
 use super::report::{self, Report};
-use super::results::{AuthResult, results};
-use crate::mail::{Address, Order, PlusTags, clean, orders_in};
+use crate::mail::{Address, Order, PlusTags, clean};
+use quoted::{Piece, Quoted, pieces};
 
-/// How deep forwarded mails are looked at.
-const DEEPEST: usize = 3;
+/// Bytes of a word of a mail that is repeated for people.
+const MAX_SHOWN: usize = 100;
 
-/// Lines of a forwarded mail's own header.
-const HEADER_LINES: usize = 12;
-
-/// A notice is about a buyer, and perhaps a few orders of his.
-const MAX_NAMED: usize = 10;
-
-/// What a mail is.
+/// What a mail was recognised as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The marketplace says that a buyer has opted out.
+    /// Somebody has opted out. It names an address or an order, and its sender is the marketplace's own.
     OptedOut(Notice),
-    /// It is the marketplace's, but says something else: what, in plain words.
+    /// Something else from a marketplace; what, in plain words.
     OtherNotice(String),
-    /// A report of a mail system.
+    /// A mail host reports.
     Report(Report),
-    /// Nothing that anything follows from: why, in plain words.
+    /// None of these; why, in plain words.
     Unknown(String),
 }
 
 /// A notice that somebody has opted out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The marketplace's own; of the notice itself, not of whoever has forwarded it.
+    /// The marketplace's own, of the notice itself.
     pub sender: Address,
     /// As in `amazon.it`.
     pub marketplace: String,
-    /// The buyer, where he is named.
+    /// The buyer's, if it is named.
     pub addresses: Vec<Address>,
-    /// The orders that it names.
+    /// Those that the notice is about.
     pub orders: Vec<Order>,
-    /// Message-ID of the notice itself, without angle brackets.
+    /// Without angle brackets; of the notice itself, not of the mail that forwards it: that of one forwarded inline is unknown.
     pub message_id: Option<String>,
-    /// When it was written, as it says; of a text that was forwarded, when that was done.
+    /// Its Date; of one that is forwarded inline with a date that cannot be read, when it was forwarded.
     pub sent: Option<Timestamp>,
-    /// By what it is known.
+    /// By what it was recognised.
     pub evidence: Evidence,
-    /// Somebody has forwarded it.
+    /// It was brought along by another mail.
     pub forwarded: Option<Forwarded>,
-    /// What hosts say about its sender.
+    /// Who has forwarded it, by the mail's own From, which nobody vouches for.
+    pub forwarder: Option<Address>,
+    /// What hosts say about its sender. None where it is forwarded: whoever forwards a mail could have written that too.
     pub results: Vec<AuthResult>,
 }
 
-/// By what a notice is known.
+/// By what a notice is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// The header field that says so, with its value.
-    Header(String, String),
-    /// What it says, in this language.
-    Text(String),
+    /// A field of its header that says so.
+    Header {
+        /// As the marketplace writes it.
+        name: String,
+        /// What means an opt-out.
+        value: String,
+    },
+    /// Its subject and a clause of its text.
+    Fingerprint {
+        /// In which these are.
+        language: String,
+    },
 }
 
-/// In a few words.
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Header(name, value) => write!(f, "{name}: {value}"),
-            Self::Text(language) => write!(f, "its text ({language})"),
-        }
-    }
-}
-
-/// How a notice was forwarded.
+/// How another mail brings a notice along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
-    /// As it was, in a part or a file.
+    /// As an attachment.
     Attached,
-    /// As a text, with a header of its own in front.
+    /// In its own text.
     Inline,
 }
 
-/// Tells what a mail is; dots are unstuffed, and lines end in CRLF or LF.
+/// One field `Authentication-Results` (RFC 8601) beside a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthResult {
+    /// The host that says it.
+    pub authserv: String,
+    /// DKIM or DMARC vouches for a domain of the marketplace.
+    pub passed: bool,
+}
+
+/// One short phrase.
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header { name, value } => write!(f, "header {name}: {value}"),
+            Self::Fingerprint { language } => write!(f, "its subject and text ({language})"),
+        }
+    }
+}
+
+/// Recognises a mail as it was sent: dots unstuffed, lines ended by CRLF or LF. Of several forwarded in one mail, the first
+/// opt-out; see [`recognise_all`].
 pub fn recognise(mail: &[u8], phrases: &Phrases) -> Seen {
-    // The parser is foreign, and the mail may be built against it.
-    let looked = catch_unwind(AssertUnwindSafe(|| {
-        let Some(message) = taken_apart(mail) else { return unknown("it cannot be taken apart as a mail") };
-        look(Letter::of(&message), phrases, DEEPEST)
-    }));
-    looked.unwrap_or_else(|_| unknown("it cannot be taken apart as a mail"))
+    let mut all = recognise_all(mail, phrases);
+    let best = all.iter().position(|seen| matches!(seen, Seen::OptedOut(_))).unwrap_or(0);
+    all.swap_remove(best)
 }
 
-fn unknown(why: &str) -> Seen {
-    Seen::Unknown(why.to_owned())
+/// The same for each notice that a mail forwards; never empty. A mail that is none, and forwards none, is one.
+pub fn recognise_all(mail: &[u8], phrases: &Phrases) -> Vec<Seen> {
+    let letter = Letter::read(mail);
+    let mut all = of_letter(&letter, phrases);
+    // What a mail forwards beside a notice is not worth a word.
+    if all.iter().any(|seen| !matches!(seen, Seen::Unknown(_))) {
+        all.retain(|seen| !matches!(seen, Seen::Unknown(_)));
+    }
+    all
 }
 
-fn look(letter: Letter<'_>, phrases: &Phrases, depth: usize) -> Seen {
-    let replied = letter.fields("Auto-Submitted").iter().any(|value| value.to_ascii_lowercase().starts_with("auto-replied"));
-    if replied {
-        return unknown("an automatic reply");
-    }
-    let sender = match letter.from() {
-        From::Unclear => return unknown("its From field does not name one sender"),
-        From::One(sender) => Some(sender),
-        From::Nobody => None,
-    };
-    if let Some(sender) = &sender {
-        if let Some(marketplace) = phrases.of_sender(sender) {
-            return of_marketplace(letter, marketplace, sender);
-        }
-        if phrases.is_buyer(sender) {
-            return unknown("a message of a buyer, not a notice");
-        }
-    }
+fn of_letter(letter: &Letter, phrases: &Phrases) -> Vec<Seen> {
     if let Some(report) = report::read(letter) {
-        return Seen::Report(report);
+        return vec![report];
     }
-    let mut other = None;
-    if depth > 0 {
-        let files: Vec<_> = letter.attached_files().filter_map(taken_apart).collect();
-        for inner in letter.attached().chain(&files) {
-            match look(Letter::of(inner), phrases, depth - 1) {
-                Seen::OptedOut(notice) => return Seen::OptedOut(Notice { forwarded: Some(Forwarded::Attached), ..notice }),
-                seen @ Seen::OtherNotice(_) => other = Some(seen),
-                // A report that somebody forwards is not about mail of his.
-                Seen::Report(_) | Seen::Unknown(_) => {}
-            }
-        }
+    let sender = match sender_of(letter) {
+        Ok(sender) => sender,
+        Err(why) => return vec![Seen::Unknown(why)],
+    };
+    if let Some((company, belief)) = phrases.company_of(&sender) {
+        return vec![of_company(letter, sender, company, belief, phrases)];
     }
-    match inline(letter, phrases) {
-        Some(notice) => Seen::OptedOut(notice),
-        None => other.unwrap_or_else(|| unknown("neither a notice of a marketplace nor a report")),
+    if phrases.is_buyer(&sender) {
+        return vec![Seen::Unknown(format!("{} is a buyer's address: buyers are not believed", shown(&sender)))];
+    }
+    if letter.head.all("Auto-Submitted").any(|said| said.to_ascii_lowercase().starts_with("auto-replied")) {
+        return vec![Seen::Unknown("an automatic reply".into())];
+    }
+    let mut all: Vec<_> = letter.attached.iter().flat_map(|attached| forwarded(attached, &sender, phrases)).collect();
+    if all.is_empty() {
+        all.extend(inline(letter, &sender, phrases));
+    }
+    if all.is_empty() {
+        all.push(Seen::Unknown(foreign(letter, &sender, phrases)));
+    }
+    all
+}
+
+/// From whom a mail is, if there is no doubt about it.
+fn sender_of(letter: &Letter) -> Result<Address, String> {
+    if letter.head.cut {
+        return Err("its header is too long to be read".into());
+    }
+    let mut fields = letter.head.all("From");
+    match (fields.next(), fields.next()) {
+        (None, _) => Err("it has no From".into()),
+        (Some(_), Some(_)) => Err("it has two From".into()),
+        (Some(from), None) => sole_mailbox(from).ok_or_else(|| format!("nobody alone is its sender: {}", clean(from, MAX_SHOWN))),
     }
 }
 
-fn of_marketplace(letter: Letter<'_>, marketplace: &Marketplace, sender: &Address) -> Seen {
-    let host = sender.key(PlusTags::Distinct).domain.to_owned();
-    let texts = letter.texts();
-    let kinds = letter.fields(&marketplace.header);
-    let evidence = match &kinds[..] {
-        [] => match language_of(marketplace, letter.subject(), &texts.concat()) {
-            Some(language) => Evidence::Text(language),
-            None => return Seen::OtherNotice(format!("a mail of {host} that says nothing of an opt-out")),
+/// A mail whose sender is the company's own.
+fn of_company(letter: &Letter, sender: Address, company: &Company, belief: Belief, phrases: &Phrases) -> Seen {
+    let subject = letter.head.subject();
+    let said: Vec<_> = company.header.iter().flat_map(|header| letter.head.all(header)).collect();
+    let evidence = match company.header.as_ref().zip(said.first()) {
+        Some((header, first)) => {
+            let other = said.iter().find(|said| !company.opted_out.iter().any(|value| value.eq_ignore_ascii_case(said)));
+            if let Some(other) = other {
+                return Seen::OtherNotice(company.notice_of(other));
+            }
+            Evidence::Header { name: header.clone(), value: clean(first, MAX_SHOWN) }
+        }
+        None if belief == Belief::ByHeader => return Seen::OtherNotice(company.other_mail()),
+        None => match fingerprint(&subject, &letter.texts, phrases) {
+            Some(evidence) => evidence,
+            None => return Seen::OtherNotice(company.other_mail()),
         },
-        [kind] if marketplace.opted_out.contains(kind) => Evidence::Header(marketplace.header.clone(), kind.clone()),
-        kinds => return Seen::OtherNotice(format!("another notice of {host}: {}", clean(&kinds.join(", "), 100))),
     };
-    let addresses = buyers(marketplace, &letter.htmls(), &texts);
+    let results = letter.head.all("Authentication-Results");
+    let about = About {
+        id: company.marketplace_header.as_ref().and_then(|header| letter.head.first(header)),
+        message_id: letter.head.message_id(),
+        sent: letter.head.date(),
+        evidence,
+        results: results.filter_map(|field| results::read(field, &company.vouched_by)).collect(),
+    };
+    named(sender, company, &subject, &letter.texts, about, phrases)
+}
+
+/// What is known of a notice but for whom it names.
+struct About<'a> {
+    /// The marketplace's.
+    id: Option<&'a str>,
+    message_id: Option<String>,
+    sent: Option<Timestamp>,
+    evidence: Evidence,
+    results: Vec<AuthResult>,
+}
+
+/// An opt-out is one of somebody.
+fn named(sender: Address, company: &Company, subject: &str, texts: &[Text], about: About<'_>, phrases: &Phrases) -> Seen {
+    let (addresses, orders) = (names::buyers(texts, phrases), names::orders(subject, texts));
+    if addresses.is_empty() && orders.is_empty() {
+        return Seen::OtherNotice(format!(
+            "{} says that somebody has opted out, but names neither a buyer nor an order",
+            company.name
+        ));
+    }
+    let domain = sender.domain().to_ascii_lowercase();
+    let of_buyer = addresses.first().and_then(|buyer| phrases.marketplace_of(buyer.key(PlusTags::Distinct).domain));
+    let by_id = || about.id.and_then(|id| company.marketplace_by_id(id));
+    let marketplace = of_buyer.or_else(by_id).unwrap_or(&domain).to_owned();
+    let About { message_id, sent, evidence, results, .. } = about;
     Seen::OptedOut(Notice {
-        sender: sender.clone(),
-        marketplace: name_of(&addresses, host),
+        sender,
+        marketplace,
         addresses,
-        orders: orders(letter.subject(), &texts),
-        message_id: letter.message_id(),
-        sent: letter.sent(),
+        orders,
+        message_id,
+        sent,
         evidence,
         forwarded: None,
-        results: results(&letter.fields("Authentication-Results"), |domain| marketplace.is_vouched_by(domain)),
+        forwarder: None,
+        results,
     })
 }
 
-/// The language in which it says that a mail was not delivered because of an opt-out.
-fn language_of(marketplace: &Marketplace, subject: &str, text: &str) -> Option<String> {
-    let (subject, text) = (fold(subject), fold(text));
-    let says = marketplace.phrases.iter().find(|phrases| {
-        let failed = subject.contains(&phrases.failed) || text.contains(&phrases.failed);
-        failed && text.contains(&phrases.opted_out)
-    });
-    says.map(|phrases| phrases.name.clone())
+fn fingerprint(subject: &str, texts: &[Text], phrases: &Phrases) -> Option<Evidence> {
+    let subject = fold(subject);
+    let found = texts.iter().find_map(|text| phrases.language_of(&subject, &fold(&text.text)));
+    found.map(|language| Evidence::Fingerprint { language: language.to_owned() })
 }
 
-/// A notice that a person forwards as a text: lines that begin like a header, From and Subject, then what it says.
-fn inline(letter: Letter<'_>, phrases: &Phrases) -> Option<Notice> {
-    letter.texts().iter().find_map(|text| {
-        let lines: Vec<_> = text.lines().map(unquoted).collect();
-        let mut starts = (0..lines.len()).filter(|at| value_of(lines[*at], &phrases.from).is_some());
-        starts.find_map(|at| quoted_notice(letter, phrases, &lines[at..]))
-    })
+/// A mail that is attached to another, as if it stood alone; but nothing that a host has said about it is believed.
+fn forwarded(attached: &Letter, by: &Address, phrases: &Phrases) -> Vec<Seen> {
+    let mut all = of_letter(attached, phrases);
+    for seen in &mut all {
+        match seen {
+            Seen::OptedOut(notice) => {
+                notice.forwarded.get_or_insert(Forwarded::Attached);
+                notice.forwarder = Some(by.clone());
+                notice.results.clear();
+            }
+            Seen::Unknown(why) => *why = format!("attached to a mail of {}: {why}", shown(by)),
+            Seen::OtherNotice(_) | Seen::Report(_) => {}
+        }
+    }
+    all
 }
 
-fn quoted_notice(letter: Letter<'_>, phrases: &Phrases, lines: &[&str]) -> Option<Notice> {
-    // A long line may be broken before the address.
-    let from = value_of(lines[0], &phrases.from)?;
-    let next = lines.get(1).filter(|line| !from.contains('@') && !line.contains(':')).copied().unwrap_or_default();
-    let sender = sender_in(&format!("{from} {next}"))?;
-    let marketplace = phrases.of_sender(&sender)?;
-    let header = &lines[1..lines.len().min(HEADER_LINES)];
-    let (at, subject) = header.iter().enumerate().find_map(|(at, line)| Some((at + 1, value_of(line, &phrases.subject)?)))?;
-    // Up to the next mail that was forwarded along with it.
-    let body = &lines[at + 1..];
-    let end = body.iter().position(|line| value_of(line, &phrases.from).is_some_and(|from| from.contains('@')));
-    let text = [subject].into_iter().chain(body[..end.unwrap_or(body.len())].iter().copied()).collect::<Vec<_>>().join("\n");
-    let language = language_of(marketplace, subject, &text)?;
-    let htmls = letter.htmls();
-    let texts = [text];
-    let addresses = buyers(marketplace, if end.is_none() { &htmls } else { &[] }, &texts);
-    Some(Notice {
-        marketplace: name_of(&addresses, sender.key(PlusTags::Distinct).domain.to_owned()),
-        sender,
-        addresses,
-        orders: orders("", &texts),
-        message_id: letter.message_id(),
-        sent: letter.sent(),
-        evidence: Evidence::Text(language),
-        forwarded: Some(Forwarded::Inline),
-        results: Vec::new(),
-    })
+/// Mails that are quoted in the text. Of the forms of one text, the first in which there are any.
+fn inline(letter: &Letter, by: &Address, phrases: &Phrases) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for text in &letter.texts {
+        all = in_text(text, by, letter.head.date(), phrases);
+        if all.iter().any(|seen| matches!(seen, Seen::OptedOut(_))) {
+            break;
+        }
+    }
+    all
 }
 
-/// Without the marks of quoting, and the stars that some programs put around what is bold.
-fn unquoted(line: &str) -> &str {
-    line.trim_start_matches(['>', '|', ' ', '\t', '*', '\u{a0}', '\u{3000}'])
-}
-
-/// What stands behind one of these names and a colon.
-fn value_of<'l>(line: &'l str, names: &[String]) -> Option<&'l str> {
-    let (name, value) = line.split_once([':', '：'])?;
-    let name = name.trim_matches([' ', '*', '\t', '\u{a0}', '\u{3000}']);
-    (name.len() <= 40 && names.contains(&fold(name))).then(|| value.trim_matches([' ', '*', '\t']))
-}
-
-/// The one address of a line: what stands in brackets, and beside it nothing that could be another.
-fn sender_in(line: &str) -> Option<Address> {
-    let parts = line.split(|c: char| c.is_whitespace() || "<>[]()\",;".contains(c));
-    let mut found = parts.filter(|part| part.contains('@')).map(|part| part.trim_start_matches("mailto:"));
-    let first = found.next()?;
-    let all_same = found.all(|other| other.eq_ignore_ascii_case(first));
-    Address::parse(first).ok().filter(|_| all_same)
-}
-
-/// The marketplace as people call it.
-fn name_of(addresses: &[Address], host: String) -> String {
-    let domain = addresses.first().map(|address| address.key(PlusTags::Distinct).domain.to_owned());
-    domain.and_then(|domain| domain.strip_prefix("marketplace.").map(str::to_owned)).unwrap_or(host)
-}
-
-/// Orders in brackets are what a notice is about; without any, all that it names.
-fn orders(subject: &str, texts: &[String]) -> Vec<Order> {
-    let (mut all, mut bracketed) = (Vec::new(), Vec::new());
-    for text in [subject].into_iter().chain(texts.iter().map(String::as_str)) {
-        orders_in(text.as_bytes(), &mut all);
-        for part in text.split(['[', '［']).skip(1) {
-            if let Some(order) = part.split([']', '］']).next().and_then(|inside| Order::parse(inside.trim()))
-                && !bracketed.contains(&order)
-            {
-                bracketed.push(order);
+fn in_text(text: &Text, by: &Address, forwarded: Option<Timestamp>, phrases: &Phrases) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for piece in pieces(text, phrases) {
+        match piece {
+            // What follows are a buyer's words.
+            Piece::Own(words) if quotes_a_buyer(&words, phrases) => break,
+            Piece::Own(_) => {}
+            Piece::Quoted(quoted) if is_of_buyer(&quoted.from, phrases) => break,
+            Piece::Quoted(quoted) => {
+                let doubt = quotes_a_buyer(&quoted.text.text, phrases);
+                all.extend(of_quoted(quoted, by, forwarded, phrases));
+                if doubt {
+                    break;
+                }
             }
         }
     }
-    let mut chosen = if bracketed.is_empty() { all } else { bracketed };
-    chosen.truncate(MAX_NAMED);
-    chosen
+    all
 }
 
-/// Buyers whom it links to; without a link, all who stand in its text.
-fn buyers(marketplace: &Marketplace, htmls: &[&str], texts: &[String]) -> Vec<Address> {
-    let (mut linked, mut written) = (Vec::new(), Vec::new());
-    for text in htmls.iter().copied().chain(texts.iter().map(String::as_str)) {
-        // As links and HTML write them.
-        let text = text.replace("%40", "@").replace("&#64;", "@").replace("&#x40;", "@").replace("%2B", "+").replace("%2b", "+");
-        for at in memchr::memchr_iter(b'@', text.as_bytes()) {
-            let Some((address, is_link)) = address_around(&text, at) else { continue };
-            if !marketplace.has_alias_domain(address.key(PlusTags::Distinct).domain) {
-                continue;
-            }
-            let known = if is_link { &mut linked } else { &mut written };
-            if !known.iter().any(|other: &Address| other.key(PlusTags::Distinct) == address.key(PlusTags::Distinct)) {
-                known.push(address);
-            }
+fn of_quoted(quoted: Quoted, by: &Address, forwarded: Option<Timestamp>, phrases: &Phrases) -> Option<Seen> {
+    let sender = one_mailbox(&quoted.from)?;
+    let (company, belief) = phrases.company_of(&sender)?;
+    let texts = [quoted.text];
+    let evidence = fingerprint(&quoted.subject, &texts, phrases).filter(|_| belief == Belief::Wholly);
+    let Some(evidence) = evidence else { return Some(Seen::OtherNotice(company.other_mail())) };
+    let sent = date(&quoted.date).or(forwarded);
+    let about = About { id: None, message_id: None, sent, evidence, results: Vec::new() };
+    let seen = named(sender, company, &quoted.subject, &texts, about, phrases);
+    Some(match seen {
+        Seen::OptedOut(notice) => {
+            Seen::OptedOut(Notice { forwarded: Some(Forwarded::Inline), forwarder: Some(by.clone()), ..notice })
+        }
+        other => other,
+    })
+}
+
+fn is_of_buyer(from: &str, phrases: &Phrases) -> bool {
+    mailboxes(from).filter_map(|text| Address::parse(text).ok()).any(|address| phrases.is_buyer(&address))
+}
+
+/// A line such as "On Monday a buyer <…> wrote:", or a From that is a buyer's: what follows is not the forwarder's.
+fn quotes_a_buyer(words: &str, phrases: &Phrases) -> bool {
+    let mut lines = words.lines().peekable();
+    while let Some(line) = lines.next() {
+        let ends = |line: &str| line.ends_with([':', '：']);
+        let introduces = ends(line) || lines.peek().is_some_and(|next| ends(next)) || phrases.label_of(line).is_some();
+        if introduces && line.contains('@') && is_of_buyer(line, phrases) {
+            return true;
         }
     }
-    let mut chosen = if linked.is_empty() { written } else { linked };
-    chosen.truncate(MAX_NAMED);
-    chosen
+    false
 }
 
-/// The plain address around this `@`, and whether `mailto:` stands in front.
-fn address_around(text: &str, at: usize) -> Option<(Address, bool)> {
-    let bytes = text.as_bytes();
-    let local = |byte: &u8| byte.is_ascii_alphanumeric() || b".+_-".contains(byte);
-    let domain = |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte);
-    let start = at - bytes[..at].iter().rev().take(64).take_while(|byte| local(byte)).count();
-    let end = at + 1 + bytes[at + 1..].iter().take(255).take_while(|byte| domain(byte)).count();
-    let address = Address::parse(text[start..end].trim_end_matches(['.', '-'])).ok()?;
-    let is_link = text.get(..start)?.get(start.saturating_sub(7)..).is_some_and(|before| before.eq_ignore_ascii_case("mailto:"));
-    Some((address, is_link))
+/// Why a mail of somebody else is nothing to learn from.
+fn foreign(letter: &Letter, sender: &Address, phrases: &Phrases) -> String {
+    let cut = if letter.cut { ", and it is too large to be read to its end" } else { "" };
+    match phrases.header_in(|name| letter.head.first(name).is_some()) {
+        Some(name) => format!("it has a field {name}, but it is from {}, who is no marketplace{cut}", shown(sender)),
+        None => format!("it is from {}, who is no marketplace, and forwards no notice of one{cut}", shown(sender)),
+    }
+}
+
+fn shown(address: &Address) -> String {
+    clean(address.as_str(), MAX_SHOWN)
 }

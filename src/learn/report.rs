@@ -1,153 +1,139 @@
-//! Reports of mail systems: that somebody cannot be reached for good (RFC 3464), that somebody calls a mail abuse (RFC 5965).
-//! Pure; never takes a delay or a trouble of the moment for an opt-out.
+//! Reports of mail hosts: what could not be delivered (RFC 3464), and who complained (RFC 5965). Never decides what follows.
 
 use jiff::Timestamp;
 
-use super::letter::{Letter, taken_apart};
+use super::letter::{Head, Letter, PaperKind, one_mailbox, sole_mailbox};
+use super::notice::Seen;
 use crate::mail::{Address, clean};
 
-/// The mailbox is not there, or no mailbox any more (RFC 3463). Nothing else is final about the buyer: 5.7.x is about us.
-const FINAL: [&str; 5] = ["5.1.1", "5.1.2", "5.1.6", "5.1.10", "5.2.1"];
+/// Recipients of one report; more are not kept.
+const MAX_RECIPIENTS: usize = 1000;
 
-/// What a recipient complains of (RFC 5965 7.3); `not-spam` is the opposite.
-const COMPLAINTS: [&str; 2] = ["abuse", "fraud"];
+/// Bytes of an address that is repeated for people.
+const MAX_SHOWN: usize = 320;
 
-/// More recipients than one mail of ours has.
-const MAX_REPORTED: usize = 100;
+/// What may be learned from a delivery report (RFC 3463 3.2, 3.3): nobody reads mail to this address.
+const GONE: [(&str, &str); 5] = [
+    ("5.1.1", "the mailbox does not exist"),
+    ("5.1.2", "the domain does not exist"),
+    ("5.1.6", "the mailbox has moved and left no address"),
+    ("5.1.10", "the domain takes no mail"),
+    ("5.2.1", "the mailbox is disabled"),
+];
 
-/// What a mail system reports.
+/// What may be learned from a complaint (RFC 5965 7.3).
+const COMPLAINTS: [(&str, &str); 2] =
+    [("abuse", "the recipient complained of unwanted mail"), ("fraud", "the recipient complained of fraud")];
+
+/// What a mail host reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Of which kind it is.
     pub kind: ReportKind,
-    /// Those that may be learned from; nobody where it is about a delay or the like.
+    /// Only those who may be learned from it.
     pub recipients: Vec<Reported>,
-    /// Message-ID of the report, without angle brackets.
+    /// Of the report, without angle brackets.
     pub message_id: Option<String>,
-    /// When it was written.
+    /// Date of the report.
     pub sent: Option<Timestamp>,
 }
 
 /// The kinds of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportKind {
-    /// RFC 3464
+    /// Mail could not be delivered (RFC 3464).
     Delivery,
-    /// RFC 5965
+    /// A recipient has complained (RFC 5965).
     Abuse,
 }
 
-/// Somebody of whom a report says something final.
+/// Somebody whom a report names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// To whom we had mailed.
+    /// As the report has it.
     pub address: Address,
-    /// Why, in a few words.
+    /// In plain words.
     pub why: String,
 }
 
-/// Reads a report; `None` where the mail is none.
-pub fn read(letter: Letter<'_>) -> Option<Report> {
-    let (kind, recipients) = match letter.report_type()?.as_str() {
-        "delivery-status" => {
-            (ReportKind::Delivery, letter.parts("message/delivery-status").iter().flat_map(|part| failed(part)).collect())
-        }
-        "feedback-report" => (ReportKind::Abuse, complaint(letter)),
-        _ => return None,
+/// The report that a mail is. One that is marked as a reply of a machine is none: holiday replies are such, and nobody is gone
+/// because of them.
+pub(super) fn read(letter: &Letter) -> Option<Seen> {
+    let kind = letter.head.first("Content-Type")?.to_ascii_lowercase();
+    if !kind.starts_with("multipart/report") {
+        return None;
+    }
+    let paper = letter.papers.iter().find(|paper| paper.kind != PaperKind::Headers)?;
+    if letter.head.all("Auto-Submitted").any(|said| said.to_ascii_lowercase().starts_with("auto-replied")) {
+        return Some(Seen::Unknown("a report that is marked as an automatic reply".into()));
+    }
+    let (kind, recipients) = match paper.kind {
+        PaperKind::Feedback => (ReportKind::Abuse, complained(&paper.text, letter)),
+        _ => (ReportKind::Delivery, gone(&paper.text)),
     };
-    let mut recipients: Vec<Reported> = recipients;
-    recipients.truncate(MAX_REPORTED);
-    Some(Report { kind, recipients, message_id: letter.message_id(), sent: letter.sent() })
-}
-
-/// Those whom a delivery status gives up for good: one group of fields each, behind the group about the message.
-fn failed(status: &str) -> Vec<Reported> {
-    let groups = groups(status);
-    let groups = groups.iter().filter(|group| one(group, "Final-Recipient").is_some());
-    let reported = groups.filter_map(|group| {
-        let is_final = one(group, "Action")?.eq_ignore_ascii_case("failed");
-        let code = one(group, "Status")?.split_whitespace().next()?.to_owned();
-        if !is_final || !FINAL.contains(&code.as_str()) {
-            return None;
+    let recipients = recipients.into_iter().fold(Vec::new(), |mut known: Vec<Reported>, new| {
+        if known.len() < MAX_RECIPIENTS && !known.iter().any(|known| known.address == new.address) {
+            known.push(new);
         }
-        // The address that we had mailed to is the one that mail will go to again; the final one may be where it was forwarded.
-        let address = one(group, "Original-Recipient").and_then(mailbox).or_else(|| mailbox(one(group, "Final-Recipient")?))?;
-        let words = one(group, "Diagnostic-Code").unwrap_or_default();
-        Some(Reported { address, why: format!("undeliverable for good: {code} {}", clean(words, 150)) })
+        known
     });
-    reported.collect()
+    Some(Seen::Report(Report { kind, recipients, message_id: letter.head.message_id(), sent: letter.head.date() }))
 }
 
-/// `rfc822;buyer@example.org` (RFC 3464 2.1.2).
-fn mailbox(field: &str) -> Option<Address> {
-    let (kind, address) = field.split_once(';')?;
-    let is_mailbox = ["rfc822", "utf-8"].iter().any(|known| kind.trim().eq_ignore_ascii_case(known));
-    let address = address.trim().trim_start_matches('<').trim_end_matches('>');
-    Address::parse(address).ok().filter(|address| is_mailbox && !address.domain().is_empty() && !address.routes_on())
-}
-
-/// Whoever complains: named by the report, or the only recipient of the mail that it brings along.
-fn complaint(letter: Letter<'_>) -> Vec<Reported> {
-    let parts = letter.parts("message/feedback-report");
-    let Some(fields) = parts.first().map(|part| groups(part)).and_then(|groups| groups.into_iter().next()) else {
-        return Vec::new();
-    };
-    let Some(kind) = one(&fields, "Feedback-Type").filter(|kind| COMPLAINTS.contains(&kind.to_ascii_lowercase().as_str())) else {
-        return Vec::new();
-    };
-    let why = format!("complained: {}", clean(kind, 20));
-    let plain = |text: &str| Address::parse(text.trim().trim_start_matches('<').trim_end_matches('>')).ok();
-    let mut named: Vec<_> = all(&fields, "Original-Rcpt-To").filter_map(plain).collect();
-    if named.is_empty() {
-        named = recipients_of_original(letter);
+/// Those to whom mail has failed for good. The first group of fields is about the mail, each other about one recipient.
+fn gone(text: &str) -> Vec<Reported> {
+    let mut rest = text.as_bytes();
+    let mut found = Vec::new();
+    while !rest.is_empty() && found.len() < MAX_RECIPIENTS {
+        let (group, behind) = Head::read(rest);
+        found.extend(of_group(&group));
+        rest = behind;
     }
-    let named = named.into_iter().filter(|address| !address.domain().is_empty() && !address.routes_on());
-    named.map(|address| Reported { address, why: why.clone() }).collect()
+    found
 }
 
-fn recipients_of_original(letter: Letter<'_>) -> Vec<Address> {
-    let headers = letter.parts("text/rfc822-headers");
-    let to = match (letter.attached().next(), headers.first()) {
-        (Some(mail), _) => mail.to().cloned().map(mail_parser::Address::into_owned),
-        (None, Some(headers)) => {
-            taken_apart(headers.as_bytes()).and_then(|mail| mail.to().cloned().map(mail_parser::Address::into_owned))
+/// Whom the mail was sent to, rather than whom it was passed on to: only the first is in our hands, and mail to it fails again.
+fn of_group(group: &Head) -> Option<Reported> {
+    let word = |name| group.first(name)?.split([' ', '\t', '(', ';']).next();
+    let (status, meaning) = GONE.iter().find(|(status, _)| word("Status") == Some(*status))?;
+    if !word("Action")?.eq_ignore_ascii_case("failed") {
+        return None;
+    }
+    let recipient = |name| group.first(name).and_then(recipient);
+    let why = format!("{meaning} ({status})");
+    match (recipient("Original-Recipient"), recipient("Final-Recipient")) {
+        (Some(first), Some(last)) if !first.as_str().eq_ignore_ascii_case(last.as_str()) => {
+            Some(Reported { address: first, why: format!("{why}: it is passed on to {}", clean(last.as_str(), MAX_SHOWN)) })
         }
+        (Some(address), _) | (None, Some(address)) => Some(Reported { address, why }),
         (None, None) => None,
-    };
-    let all: Vec<_> =
-        to.iter().flat_map(|to| to.iter()).filter_map(|mailbox| Address::parse(mailbox.address.as_deref()?).ok()).collect();
-    // Of several nobody can tell who has complained.
-    if all.len() == 1 { all } else { Vec::new() }
-}
-
-/// Field names and values of each group, unfolded; an empty line parts two groups.
-type Group = Vec<(String, String)>;
-
-fn groups(text: &str) -> Vec<Group> {
-    let (mut groups, mut group) = (Vec::new(), Group::new());
-    for line in text.lines().chain([""]) {
-        if line.trim().is_empty() {
-            if !group.is_empty() {
-                groups.push(std::mem::take(&mut group));
-            }
-        } else if line.starts_with([' ', '\t']) {
-            if let Some((_, value)) = group.last_mut() {
-                value.push(' ');
-                value.push_str(line.trim());
-            }
-        } else if let Some((name, value)) = line.split_once(':') {
-            group.push((name.trim().to_owned(), value.trim().to_owned()));
-        }
     }
-    groups
 }
 
-fn all<'g>(group: &'g Group, name: &str) -> impl Iterator<Item = &'g str> {
-    group.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+/// `rfc822; somebody@example.com` (RFC 3464 2.3.1), or `utf-8` (RFC 6533 3).
+fn recipient(field: &str) -> Option<Address> {
+    let (kind, address) = field.split_once(';')?;
+    let is_mail = ["rfc822", "utf-8"].iter().any(|known| kind.trim().eq_ignore_ascii_case(known));
+    is_mail.then(|| one_mailbox(address))?
 }
 
-/// A field that stands there once.
-fn one<'g>(group: &'g Group, name: &str) -> Option<&'g str> {
-    let mut found = all(group, name);
-    found.next().filter(|_| found.next().is_none())
+/// Whom the report names, or else to whom alone the mail went that it is about.
+fn complained(text: &str, letter: &Letter) -> Vec<Reported> {
+    let (fields, _) = Head::read(text.trim_start().as_bytes());
+    let kind = fields.first("Feedback-Type").unwrap_or_default();
+    let Some((_, why)) = COMPLAINTS.iter().find(|(known, _)| kind.eq_ignore_ascii_case(known)) else { return Vec::new() };
+    let mut addresses: Vec<_> = fields.all("Original-Rcpt-To").filter_map(one_mailbox).collect();
+    if addresses.is_empty() {
+        addresses.extend(sole_recipient(letter));
+    }
+    addresses.into_iter().map(|address| Reported { address, why: (*why).to_owned() }).collect()
+}
+
+fn sole_recipient(letter: &Letter) -> Option<Address> {
+    let headers = letter.papers.iter().find(|paper| paper.kind == PaperKind::Headers);
+    let own = headers.map(|paper| Head::read(paper.text.as_bytes()).0);
+    let original = letter.attached.first().map(|mail| &mail.head).or(own.as_ref())?;
+    let mut to = ["To", "Cc", "Bcc"].into_iter().flat_map(|name| original.all(name));
+    let (only, None) = (to.next()?, to.next()) else { return None };
+    sole_mailbox(only)
 }

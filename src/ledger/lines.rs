@@ -1,5 +1,5 @@
-//! One log of lines: written and, where it is a proof, on disk before anybody is answered; rotated, begun anew when it was moved
-//! away. Never decides what is written.
+//! One log of lines: a proof, on disk before anybody is answered, or a tale, for which nobody waits; rotated, begun anew when it
+//! was moved away. Never decides what is written.
 //!
 //! One writer owns the file. Whoever waits for the disk waits together: all lines that come in during one `fdatasync`
 //! are written and synced by the next. Rotation is our own because no crate of the kind syncs what it writes.
@@ -8,10 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::disk::sync_above;
@@ -32,39 +33,26 @@ pub struct Rotation {
 #[error("the log cannot be written")]
 pub struct NotWritten;
 
-/// How a log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// At once, and on disk before anybody is told.
-    Synced,
-    /// Whatever came in within a moment, in one write.
-    Gathered,
-}
-
-/// The way to the writer; cheap to clone. The writer ends when the last one is gone.
+/// The way to a log that is on disk before anybody is told; cheap to clone. The writer ends when the last one is gone.
 #[derive(Clone, Debug)]
-pub struct Lines(mpsc::Sender<Order>);
+pub struct Proof(mpsc::Sender<Order>);
 
 #[derive(Debug)]
 enum Order {
     Write(Vec<u8>, oneshot::Sender<Result<(), NotWritten>>),
-    Add(Vec<u8>),
     Reopen,
 }
 
 /// Orders that may wait for the writer. More senders wait in line.
-const WAITING: usize = 4096;
+const WAITING: usize = 1024;
 
-/// Lines for which nobody waits are gathered for so long: a system call for each would cost more than the line.
-const GATHER: Duration = Duration::from_millis(50);
-
-impl Lines {
-    /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Lines`] is dropped.
-    pub fn open(folder: &Path, name: &'static str, rotation: Rotation, pace: Pace) -> io::Result<(Self, JoinHandle<()>)> {
-        let mut writer = Writer { folder: folder.to_owned(), name, rotation, pace, file: None };
+impl Proof {
+    /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Proof`] is dropped.
+    pub fn open(folder: &Path, name: &'static str, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
+        let mut writer = Writer { folder: folder.to_owned(), name, rotation, file: None };
         writer.file()?;
         let (orders, inbox) = mpsc::channel(WAITING);
-        Ok((Self(orders), tokio::task::spawn_blocking(move || writer.run(inbox))))
+        Ok((Self(orders), tokio::task::spawn_blocking(move || writer.prove(inbox))))
     }
 
     /// Returns when the lines are on disk.
@@ -77,14 +65,6 @@ impl Lines {
         written.await.map_err(|_| NotWritten)?
     }
 
-    /// Returns when the writer has them.
-    pub async fn add(&self, lines: Vec<u8>) {
-        if !lines.is_empty() {
-            // A writer that is gone has said so.
-            let _ = self.0.send(Order::Add(lines)).await;
-        }
-    }
-
     /// Closes the file and opens it by name again (SIGHUP), for whoever moved it away.
     pub async fn reopen(&self) {
         // A writer that is gone has nothing to reopen.
@@ -92,11 +72,105 @@ impl Lines {
     }
 }
 
+/// The way to a log for which nobody waits; cheap to clone. The writer ends when the last one is gone.
+#[derive(Clone, Debug)]
+pub struct Tale(Arc<Teller>);
+
+#[derive(Debug)]
+struct Teller(Arc<Told>);
+
+/// What is to be written next. One buffer for all: lines that went from thread to thread one by one cost more than they say.
+#[derive(Debug, Default)]
+struct Told {
+    next: Mutex<Next>,
+    something: Condvar,
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Next {
+    lines: Vec<u8>,
+    reopen: bool,
+    over: bool,
+}
+
+/// Lines are gathered for so long: a system call for each would cost more than the line.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Whoever comes when so much is to be written waits; in bytes.
+const MUCH: usize = 8 << 20;
+
+impl Tale {
+    /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Tale`] is dropped.
+    pub fn open(folder: &Path, name: &'static str, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
+        let mut writer = Writer { folder: folder.to_owned(), name, rotation, file: None };
+        writer.file()?;
+        let told: Arc<Told> = Arc::default();
+        let tale = Self(Arc::new(Teller(told.clone())));
+        Ok((tale, tokio::task::spawn_blocking(move || writer.tell(&told))))
+    }
+
+    /// Has something appended; returns when the writer has it.
+    pub async fn add(&self, append: impl FnOnce(&mut Vec<u8>)) {
+        let told = &self.0.0;
+        loop {
+            let room = told.room.notified();
+            if told.next().lines.len() < MUCH {
+                break;
+            }
+            room.await;
+        }
+        let mut next = told.next();
+        let was_empty = next.lines.is_empty();
+        append(&mut next.lines);
+        drop(next);
+        if was_empty {
+            told.something.notify_one();
+        }
+    }
+
+    /// Closes the file and opens it by name again (SIGHUP), for whoever moved it away.
+    pub fn reopen(&self) {
+        self.0.0.next().reopen = true;
+        self.0.0.something.notify_one();
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.next().over = true;
+        self.0.something.notify_one();
+    }
+}
+
+impl Told {
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for something to do, and gathers what comes meanwhile.
+    fn gathered(&self, lines: &mut Vec<u8>) -> Next {
+        let idle = |next: &mut Next| next.lines.is_empty() && !next.reopen && !next.over;
+        let waited = self.something.wait_while(self.next(), idle).unwrap_or_else(PoisonError::into_inner);
+        let hurry = waited.over || waited.reopen;
+        drop(waited);
+        if !hurry {
+            std::thread::sleep(GATHER);
+        }
+        let mut next = self.next();
+        let (reopen, over) = (std::mem::take(&mut next.reopen), next.over);
+        // The other buffer, with its room.
+        let gathered = Next { lines: std::mem::replace(&mut next.lines, std::mem::take(lines)), reopen, over };
+        drop(next);
+        self.room.notify_waiters();
+        gathered
+    }
+}
+
 struct Writer {
     folder: PathBuf,
     name: &'static str,
     rotation: Rotation,
-    pace: Pace,
     file: Option<Open>,
 }
 
@@ -107,12 +181,9 @@ struct Open {
 }
 
 impl Writer {
-    fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+    fn prove(mut self, mut inbox: mpsc::Receiver<Order>) {
         let (mut lines, mut waiting) = (Vec::new(), Vec::new());
         while let Some(order) = inbox.blocking_recv() {
-            if self.pace == Pace::Gathered && !inbox.is_closed() {
-                std::thread::sleep(GATHER);
-            }
             let mut next = Some(order);
             while let Some(order) = next {
                 match order {
@@ -120,18 +191,13 @@ impl Writer {
                         lines.extend_from_slice(&more);
                         waiting.push(done);
                     }
-                    Order::Add(more) => lines.extend_from_slice(&more),
                     Order::Reopen => self.file = None,
                 }
                 next = inbox.try_recv().ok();
             }
-            let result = self.write(&lines);
+            let result = self.write(&lines, |file| file.sync_data());
             if let Err(error) = &result {
-                let meanwhile = match self.pace {
-                    Pace::Synced => "until then opted-out recipients get 451",
-                    Pace::Gathered => "mail goes on, and its lines are lost until then",
-                };
-                tracing::error!("write {}: {error}\nhint: free space or mend the folder; {meanwhile}", self.path().display());
+                self.refused(error, "until then opted-out recipients get 451");
             }
             for done in waiting.drain(..) {
                 // Whoever asked may have hung up; the line stays.
@@ -141,19 +207,39 @@ impl Writer {
         }
     }
 
+    fn tell(mut self, told: &Told) {
+        let mut lines = Vec::new();
+        loop {
+            let next = told.gathered(&mut lines);
+            if next.reopen {
+                self.file = None;
+            }
+            if let Err(error) = self.write(&next.lines, |_| Ok(())) {
+                self.refused(&error, "mail goes on, and its lines are lost until then");
+            }
+            if next.over {
+                // Nobody waits for it, but nothing is left to do.
+                let _ = self.file.map(|open| open.file.sync_data());
+                return;
+            }
+            lines = next.lines;
+            lines.clear();
+        }
+    }
+
+    fn refused(&self, error: &io::Error, meanwhile: &str) {
+        tracing::error!("write {}: {error}\nhint: free space or mend the folder; {meanwhile}", self.path().display());
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.join(format!("{}.jsonl", self.name))
     }
 
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, lines: &[u8], settle: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
         self.leave_deleted()?;
         self.rotate_if_due()?;
-        let pace = self.pace;
         let open = self.file()?;
-        let result = open.file.write_all(lines).and_then(|()| match pace {
-            Pace::Synced => open.file.sync_data(),
-            Pace::Gathered => Ok(()),
-        });
+        let result = open.file.write_all(lines).and_then(|()| settle(&open.file));
         if result.is_ok() {
             open.length += lines.len() as u64;
         } else {

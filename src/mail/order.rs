@@ -86,10 +86,19 @@ pub fn orders_of(message: &Message) -> Vec<Order> {
     if memchr::memmem::find(wire, b"=\r\n").is_some() {
         orders_in(&without_soft_breaks(wire), &mut found);
     }
-    for text in encoded_words(wire).into_iter().chain(base64_runs(wire)) {
-        orders_in(&text, &mut found);
+    if memchr::memmem::find(wire, b"=?").is_some() {
+        encoded_words(wire).iter().for_each(|text| orders_in(text, &mut found));
+    }
+    if says_base64(wire) {
+        base64_runs(wire).iter().for_each(|text| orders_in(text, &mut found));
     }
     found
+}
+
+/// Some part of it is announced as base64, in letters of any case.
+fn says_base64(wire: &[u8]) -> bool {
+    let is_word = |at: usize| at.checked_sub(4).is_some_and(|start| wire[start..at].eq_ignore_ascii_case(b"base"));
+    memchr::memmem::find_iter(wire, b"64").any(is_word)
 }
 
 /// Quoted-printable (RFC 2045 6.7), as far as it hides digits: lines that go on.

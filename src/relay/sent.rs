@@ -1,12 +1,16 @@
 //! Who was mailed: the lines for the log. Never does anything but tell it.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::ops::Range;
+
 use jiff::Timestamp;
 
 use super::Relay;
 use crate::ledger::Sent;
 use crate::mail::{Mail, Outcome, clean};
 
-/// The longest line of a header that is kept.
+/// The longest Message-ID that is kept: a line of a header.
 const MAX_ID: usize = 998;
 
 impl Relay {
@@ -16,26 +20,40 @@ impl Relay {
             return;
         }
         let envelope = &mail.envelope;
-        let (time, id) = (Timestamp::now().to_string(), envelope.id.to_string());
-        let message_id = mail.message.message_id().map(|bytes| clean(&String::from_utf8_lossy(bytes), MAX_ID));
+        // One text for all that must be written out first: this is on the way of every mail.
+        let mut text = String::with_capacity(256);
+        let mut written = |what: std::fmt::Arguments<'_>| {
+            let start = text.len();
+            // A String takes every write.
+            let _ = text.write_fmt(what);
+            start..text.len()
+        };
+        let (time, id) = (written(format_args!("{}", Timestamp::now())), written(format_args!("{}", envelope.id)));
         let delivered = outcomes.iter().filter_map(|(place, outcome)| match outcome {
-            Outcome::Delivered(status) => Some((envelope.recipients[*place].address.to_string(), status.to_string())),
+            Outcome::Delivered(status) => Some((envelope.recipients[*place].address.as_str(), written(format_args!("{status}")))),
             _ => None,
         });
         let delivered: Vec<_> = delivered.collect();
-        let sender = envelope.sender.as_str();
-        let line = |(recipient, reply)| Sent {
-            time: &time,
+        let message_id = mail.message.message_id().map(plain);
+        let line = |(recipient, reply): (_, Range<usize>)| Sent {
+            time: &text[time.clone()],
             event: "sent",
             recipient,
-            sender,
+            sender: envelope.sender.as_str(),
             client: envelope.client.ip,
             message_id: message_id.as_deref(),
-            id: &id,
+            id: &text[id.clone()],
             upstream: self.upstream.name(),
-            reply,
+            reply: &text[reply],
         };
-        let lines: Vec<_> = delivered.iter().map(|(recipient, reply)| line((recipient, reply))).collect();
-        self.ledger.sent(&lines).await;
+        self.ledger.sent(delivered.into_iter().map(line)).await;
+    }
+}
+
+/// As it stands there, mostly.
+fn plain(id: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(id) {
+        Ok(text) if id.len() <= MAX_ID && id.iter().all(u8::is_ascii_graphic) => Cow::Borrowed(text),
+        _ => Cow::Owned(clean(&String::from_utf8_lossy(id), MAX_ID)),
     }
 }
