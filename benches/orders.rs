@@ -1,6 +1,7 @@
 //! The index of orders: how fast it takes them in, how fast it finds them, how large its file is.
 //!
 //! `cargo bench --bench orders -- [--entries N]` (1,000,000)
+#![allow(clippy::expect_used)] // a benchmark that cannot begin ends
 
 use std::time::{Duration, Instant};
 

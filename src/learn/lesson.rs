@@ -115,7 +115,8 @@ fn of_notice(
     let first = notice.orders.first().copied();
     let mut entries: Vec<_> = notice.addresses.iter().map(|address| entry(Subject::Address(address.clone()), first)).collect();
     for order in &notice.orders {
-        let known = buyers(*order);
+        // Of an address that many share, the order alone tells which mail is whose.
+        let known: Vec<_> = buyers(*order).into_iter().filter(|buyer| !wishes.spare(buyer)).collect();
         if known.is_empty() && notice.addresses.is_empty() {
             entries.push(entry(Subject::Order(*order), Some(*order)));
         }

@@ -27,7 +27,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +40,12 @@ use scribe::Request;
 /// Lessons that may wait for the writer. More senders wait in line.
 const WAITING: usize = 256;
 
-/// Mails that are larger are taken apart beside the runtime.
+/// Mails that are larger are taken apart beside the runtime, a few at a time: each is there twice meanwhile.
 const LARGE: usize = 32 << 10;
+const LARGE_AT_ONCE: usize = 4;
+
+/// So much of a mail is looked at, in bytes: a notice is short, and in a report the part for machines stands before the original.
+pub const MOST: usize = 4 << 20;
 
 /// Everything that is needed to learn; cheap to clone.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ pub struct Learner {
     pub orders: Option<Orders>,
     /// `learn.address`
     pub letterbox: Letterbox,
+    turns: Arc<Semaphore>,
     ledger: Ledger,
     desk: mpsc::Sender<Request>,
 }
@@ -92,14 +97,17 @@ impl Learner {
     ) -> (Self, JoinHandle<()>) {
         let (desk, inbox) = mpsc::channel(WAITING);
         let writer = spawn_blocking(move || scribe.run(inbox));
-        (Self { phrases, wishes: Arc::new(wishes), letterbox, orders, ledger, desk }, writer)
+        let turns = Arc::new(Semaphore::new(LARGE_AT_ONCE));
+        (Self { phrases, wishes: Arc::new(wishes), letterbox, orders, turns, ledger, desk }, writer)
     }
 
     /// Learns from one mail, dots unstuffed. What it returns is in force.
     pub async fn learn(&self, mail: &[u8], intake: Intake) -> Result<Learned, NotLearned> {
+        let mail = &mail[..mail.len().min(MOST)];
         let seen = if mail.len() <= LARGE {
             recognise_all(mail, &self.phrases)
         } else {
+            let _turn = self.turns.acquire().await;
             let (mail, phrases) = (mail.to_vec(), self.phrases.clone());
             spawn_blocking(move || recognise_all(&mail, &phrases)).await.map_err(|_| NotLearned)?
         };
@@ -138,7 +146,7 @@ impl Learner {
 
     /// An order that an entry names has found its buyer, who has opted out with it.
     pub async fn bind(&self, rule: &Rule<'_>, buyer: &Address) -> Result<(), NotLearned> {
-        let Some(order) = rule.order() else { return Ok(()) };
+        let Some(order) = rule.order().filter(|_| !self.wishes.spare(buyer)) else { return Ok(()) };
         let place = format!("{}:{}", rule.file.display(), rule.line);
         let entry = of_order(order, buyer, rule.attributes, &place, Timestamp::now());
         self.obey(vec![entry], Intake::Order).await.map(|_| ())

@@ -48,7 +48,7 @@ impl Quarantine {
         }
         fs::create_dir_all(&self.0)?;
         if self.ids()?.len() >= MOST {
-            return Err(io::Error::other(format!("{MOST} entries wait already; see `optout-relay learn quarantine show`")));
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, format!("{MOST} entries wait already")));
         }
         let temporary = self.0.join(format!(".{id}.tmp"));
         let mut file = File::create(&temporary)?;

@@ -128,6 +128,14 @@ impl Scribe {
     fn ask(&self, entry: Entry, why: String) -> Result<Settled, NotLearned> {
         match self.quarantine.put(&entry, &why) {
             Ok(id) => Ok(Settled::Asked(entry, id, why)),
+            // Whoever floods us must not keep what comes behind it from being learned.
+            Err(error) if error.kind() == std::io::ErrorKind::QuotaExceeded => {
+                tracing::error!(
+                    "{} is not learned: {error}\nhint: settle them: optout-relay learn quarantine show",
+                    entry.subject
+                );
+                Ok(Settled::Nothing(format!("{} would wait for a person, but the quarantine is full", entry.subject)))
+            }
             Err(error) => {
                 tracing::error!("the quarantine does not take {}: {error}\nhint: free space, or mend its folder", entry.subject);
                 Err(NotLearned)

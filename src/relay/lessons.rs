@@ -1,12 +1,14 @@
 //! Where the line and what is learned meet: mail to our own address, orders that find their buyers, refusals that say more
 //! than no. Never recognises anything itself.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::judged::Judged;
 use super::{Relay, words};
-use crate::learn::{Asked, Entry, Intake, Learned, NotLearned, Settled, by_hand};
-use crate::mail::{Address, Mail, OPTED_OUT, Outcome, PlusTags};
+use crate::learn::{Asked, Entry, Intake, Learned, MOST, NotLearned, Settled, by_hand};
+use crate::mail::{Address, Mail, OPTED_OUT, Order, Outcome, PlusTags, ReversePath};
 use crate::optout::Subject;
 use crate::smtp::Reply;
 
@@ -21,8 +23,7 @@ impl Relay {
         for asked in asked {
             match asked {
                 Asked::Notice => {
-                    let content: Vec<u8> = mail.message.content().flatten().copied().collect();
-                    let learned = self.learner.learn(&content, Intake::Address).await;
+                    let learned = self.learner.learn(&top_of(mail), Intake::Address).await;
                     settled.extend(learned.map_err(|NotLearned| Reply::CANNOT_LEARN)?.0);
                 }
                 Asked::Buyers => entries.extend(self.buyers(mail)),
@@ -57,11 +58,10 @@ impl Relay {
 
     /// The other recipients; where there are none, whoever stands in the header. Nobody of the sender's own domain.
     fn buyers(&self, mail: &Mail) -> Vec<Entry> {
-        let sender = match &mail.envelope.sender {
-            crate::mail::ReversePath::Address(sender) => Some(sender),
-            crate::mail::ReversePath::Null => None,
+        let domain = match &mail.envelope.sender {
+            ReversePath::Address(sender) => Some(sender.key(PlusTags::Distinct).domain),
+            ReversePath::Null => None,
         };
-        let domain = sender.map(|sender| sender.key(PlusTags::Distinct).domain);
         let is_other = |to: &&Address| {
             let own = domain == Some(to.key(PlusTags::Distinct).domain);
             !own && self.learner.letterbox.asked(to).is_none() && !self.learner.wishes.spare(to)
@@ -115,7 +115,20 @@ impl Relay {
     }
 }
 
-fn by_sender(mail: &Mail, subject: Subject, order: Option<crate::mail::Order>) -> Entry {
+/// As much of a mail as is looked at, dots unstuffed.
+fn top_of(mail: &Mail) -> Cow<'_, [u8]> {
+    let wire = &mail.message.wire()[..mail.message.len().min(MOST)];
+    if memchr::memmem::find(wire, b"\n.").is_none() && !wire.starts_with(b".") {
+        return Cow::Borrowed(wire);
+    }
+    let mut content = Vec::with_capacity(wire.len());
+    for chunk in mail.message.content() {
+        content.extend_from_slice(&chunk[..chunk.len().min(MOST - content.len())]);
+    }
+    Cow::Owned(content)
+}
+
+fn by_sender(mail: &Mail, subject: Subject, order: Option<Order>) -> Entry {
     let message_id = mail.heading(MAX_HEADER).and_then(|heading| heading.message_id.clone());
     let source = match &message_id {
         Some(id) => format!("mail <{id}> to learn.address"),

@@ -261,3 +261,23 @@ async fn a_refusal_that_means_an_opt_out_is_learned() {
     assert!(mail(&relay, &["gone@x.example"], &about("")).await.starts_with("550 5.7.1 recipient has opted out"));
     assert!(learned(&relay).contains("refusal like"), "{}", learned(&relay));
 }
+
+#[tokio::test]
+async fn an_address_that_many_share_is_never_opted_out_by_an_order() {
+    let shared = "no-reply-amazon-iba-buyer@marketplace.amazon.it";
+    let relay = relay("", "").await;
+    assert!(mail(&relay, &[shared], &about(ORDER)).await.starts_with("250 2.0.0 delivered"));
+    let reply = mail(&relay, &[OURS], &notice("n1", "", ORDER)).await;
+    assert!(reply.contains(&format!("learned: order {ORDER} opted out")), "{reply}");
+    // Mail about that order does not leave, mail about others does.
+    assert!(mail(&relay, &[shared], &about(ORDER)).await.starts_with("550 5.7.1"));
+    assert!(mail(&relay, &[shared], &about("404-0000000-0000000")).await.starts_with("250 2.0.0 delivered"));
+    assert!(!learned(&relay).contains(shared));
+}
+
+#[tokio::test]
+async fn dots_that_begin_lines_are_what_they_were() {
+    let relay = relay("", "").await;
+    let stuffed = notice("n1", BUYER, "").replace("<p>Your", "..\r\n<p>Your");
+    assert!(mail(&relay, &[OURS], &stuffed).await.contains("learned: "));
+}

@@ -19,6 +19,7 @@ mod house;
 mod judged_again;
 mod keys;
 mod learned;
+mod learned_killed;
 mod line;
 mod lists;
 mod log_report;
