@@ -136,10 +136,14 @@ impl Remove {
         let mut found = vec![false; subjects.len()];
         for path in config.all_lists().iter().filter(|path| optout::is_editable(path)) {
             for (at, subject) in subjects.iter().enumerate() {
-                let count = optout::remove(path, subject, tags).map_err(|e| Failure::of_edit(&e))?;
-                if count > 0 {
+                // What was learned is ended: taken out, it would be learned from the same notice again.
+                let (changed, word) = match *path == config.learned() {
+                    true => (optout::end(path, subject, tags, jiff::Timestamp::now()), "ended"),
+                    false => (optout::remove(path, subject, tags), "removed"),
+                };
+                if changed.map_err(|e| Failure::of_edit(&e))? > 0 {
                     found[at] = true;
-                    writeln!(stdout(), "{}: removed, {} {subject}", path.display(), subject.kind())?;
+                    writeln!(stdout(), "{}: {word}, {} {subject}", path.display(), subject.kind())?;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::entry::{Attributes, Evidence, ReadSubject, Subject};
@@ -23,6 +24,31 @@ pub fn add(path: &Path, subjects: &[Subject], attributes: &Attributes) -> Result
 /// Takes every entry out that names the same; returns how many there were.
 pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, EditError> {
     edit(path, read, |document, known| take_out(document, known, subject, tags))
+}
+
+/// Ends every entry that names the same, instead of taking it out: so it stays known from what it was learned, and is not learned
+/// from that again. Returns how many there were.
+pub fn end(path: &Path, subject: &Subject, tags: PlusTags, now: Timestamp) -> Result<usize, EditError> {
+    edit(path, read, |document, _| {
+        let until = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let tables = document.get_mut("opt_out").and_then(Item::as_array_of_tables_mut).into_iter();
+        let in_force = tables.flat_map(toml_edit::ArrayOfTables::iter_mut).filter(|table| !table.contains_key("until"));
+        let mut count = 0;
+        for table in in_force.filter(|table| names(*table, subject, tags)) {
+            if let Ok(until) = until.parse::<toml_edit::Datetime>() {
+                table.insert("until", Item::Value(until.into()));
+                count += 1;
+            }
+        }
+        count
+    })
+}
+
+fn names(table: &Table, subject: &Subject, tags: PlusTags) -> bool {
+    KINDS.iter().any(|(name, parse)| {
+        let text = table.get(name).and_then(Item::as_str);
+        text.is_some_and(|text| parse(text).is_ok_and(|other| other.names_the_same(subject, tags)))
+    })
 }
 
 /// A change of a list.
@@ -152,6 +178,23 @@ mod tests {
             "# top\n\n# first\n[[opt_out]]\naddress = \"a@x.example\"\n\n# second\n[[opt_out]]\naddress = \"b@x.example\"\n";
         assert_eq!(without(list, "a@x.example"), "# top\n\n# second\n[[opt_out]]\naddress = \"b@x.example\"\n");
         assert_eq!(without(list, "b@x.example"), "# top\n\n# first\n[[opt_out]]\naddress = \"a@x.example\"\n");
+    }
+
+    #[test]
+    fn what_is_ended_stays_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("l.toml");
+        fs::write(
+            &path,
+            "# top\n\n[[opt_out]]\naddress = \"B+1@x.example\"\nverified = false\n\n[[opt_out]]\naddress = \"c@x.example\"\n",
+        )
+        .unwrap();
+        let (subject, now) = (Subject::guess("b@X.example").unwrap(), Timestamp::UNIX_EPOCH);
+        let counts = [0, 1].map(|_| end(&path, &subject, PlusTags::Ignore, now).unwrap());
+        assert_eq!(counts, [1, 0]);
+        let text = fs::read_to_string(&path).unwrap();
+        let ended = "[[opt_out]]\naddress = \"B+1@x.example\"\nverified = false\nuntil = 1970-01-01T00:00:00Z\n\n[[opt_out]]\naddress = \"c@x.example\"\n";
+        assert_eq!(text, format!("# top\n\n{ended}"));
     }
 
     #[test]

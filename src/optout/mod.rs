@@ -7,7 +7,7 @@ mod list;
 mod table;
 mod watch;
 
-pub use edit::{Edit, add, edited, is_editable, lines, remove};
+pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
 pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex};
 pub use file::{Loaded, load, read, read_from};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};

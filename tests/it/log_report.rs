@@ -62,3 +62,39 @@ fn rotated_files_are_read_and_damaged_lines_are_told() {
         (65, Some("2 sent, 0 not sent"), "var/log/sent.jsonl:2: this line is damaged\n")
     );
 }
+
+#[tokio::test]
+async fn the_command_learns_and_undoes_while_no_relay_runs() {
+    let shop = Shop::new("[listen]\nsmtp = [\"127.0.0.1:0\"]\n[upstream]\nurl = \"file:outbox\"\n[learn]\nmax_per_day = 1\n", "");
+    let write = |name: &str, text: &str| std::fs::write(shop.path(name), text).unwrap();
+    write("1.eml", &notice("n1", BUYER, ""));
+    write("2.eml", &notice("n2", "other@marketplace.amazon.it", ""));
+    write("3.eml", "Subject: hello\n\nx\n");
+    let (code, out, _) = shop.run(&["learn", "--dry-run", "1.eml"]);
+    assert!(code == 0 && out.contains(&format!("would be learned: {BUYER} opted out")) && !shop.path("var").exists(), "{out}");
+    let (code, out, talk) = shop.run(&["learn", "1.eml", "2.eml", "3.eml"]);
+    assert!(
+        code == 0 && out.contains("learned: ") && out.contains("waits as ") && out.contains("nothing learned: "),
+        "{out}{talk}"
+    );
+    assert_eq!(shop.run(&["learn", "3.eml"]).0, 1);
+    assert_eq!(shop.run(&["explain", BUYER]).0, 1);
+    // A person takes the wrong one back, and the notice comes again.
+    let (code, out, _) = shop.run(&["list", "remove", BUYER]);
+    assert!(code == 0 && out.contains("var/learned.toml: ended, address"), "{out}");
+    assert_eq!(shop.run(&["explain", BUYER]).0, 0);
+    let (_, out, _) = shop.run(&["learn", "1.eml"]);
+    assert!(out.contains("a person has ended that"), "{out}");
+    // And lets the other one in.
+    let (_, out, _) = shop.run(&["learn", "quarantine", "show"]);
+    let id = out.split('\t').next().unwrap().to_owned();
+    assert!(out.contains("learn.max_per_day") && id.len() == 12, "{out}");
+    let (code, out, talk) = shop.run(&["learn", "quarantine", "accept", &id]);
+    assert_eq!((code, talk.as_str()), (0, ""), "{out}");
+    assert_eq!(shop.run(&["explain", "other@marketplace.amazon.it"]).0, 1);
+    assert_eq!(shop.run(&["learn", "quarantine", "reject", &id]).0, 66);
+    let log = shop.read("var/log/learned.jsonl");
+    let events: Vec<_> =
+        log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].clone()).collect();
+    assert_eq!(events, ["learned", "quarantined", "accepted"]);
+}
