@@ -211,8 +211,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(mail)
 }
 
-/// The index of orders, where no running relay has it.
-struct Index(Option<(tokio::runtime::Runtime, Orders)>);
+/// The index of orders, where no running relay has it. The index goes first: the runtime waits for its writer.
+struct Index(Option<(Orders, tokio::runtime::Runtime)>);
 
 impl Index {
     fn open(config: &Config) -> Self {
@@ -226,7 +226,7 @@ impl Index {
         let opened = Orders::open(&path, caps);
         drop(guard);
         match opened {
-            Ok((orders, _)) => Self(Some((runtime, orders))),
+            Ok((orders, _)) => Self(Some((orders, runtime))),
             Err(_) => {
                 talk("the index of orders is in use by the relay, which will find the buyers of orders by itself");
                 Self(None)
@@ -235,6 +235,6 @@ impl Index {
     }
 
     fn buyers(&self, order: Order) -> Vec<Address> {
-        self.0.as_ref().map(|(_, orders)| orders.recipients(order)).unwrap_or_default()
+        self.0.as_ref().map(|(orders, _)| orders.recipients(order)).unwrap_or_default()
     }
 }

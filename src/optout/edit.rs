@@ -34,7 +34,7 @@ pub fn end(path: &Path, subject: &Subject, tags: PlusTags, now: Timestamp) -> Re
         let tables = document.get_mut("opt_out").and_then(Item::as_array_of_tables_mut).into_iter();
         let in_force = tables.flat_map(toml_edit::ArrayOfTables::iter_mut).filter(|table| !table.contains_key("until"));
         let mut count = 0;
-        for table in in_force.filter(|table| names(*table, subject, tags)) {
+        for table in in_force.filter(|table| names(table, subject, tags)) {
             if let Ok(until) = until.parse::<toml_edit::Datetime>() {
                 table.insert("until", Item::Value(until.into()));
                 count += 1;

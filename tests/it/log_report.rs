@@ -78,6 +78,9 @@ async fn the_command_learns_and_undoes_while_no_relay_runs() {
         "{out}{talk}"
     );
     assert_eq!(shop.run(&["learn", "3.eml"]).0, 1);
+    // Also where a relay has left its index.
+    shop.serve().stop();
+    assert_eq!(shop.run(&["learn", "3.eml"]).0, 1);
     assert_eq!(shop.run(&["explain", BUYER]).0, 1);
     // A person takes the wrong one back, and the notice comes again.
     let (code, out, _) = shop.run(&["list", "remove", BUYER]);

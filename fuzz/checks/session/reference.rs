@@ -217,8 +217,8 @@ impl<'a> Reference<'a> {
     fn is_over(&self, code: u16, refused_before: bool, bye: bool) -> bool {
         let last = self.at == self.replies.len() && self.heard.ended == Ended::Ahead;
         let ahead = last && code >= 500 && (refused_before || (self.state.data_refused && !self.rest.is_empty()));
-        // What the judge says of somebody is no sign that it was no command.
-        if refused_before && code >= 500 && code != 550 {
+        // What is said of somebody, or of a password, is no sign that it was no command.
+        if refused_before && code >= 500 && !matches!(code, 535 | 550) {
             assert!(bye || ahead || self.heard.ended == Ended::HungUp, "lines of a message are no commands");
         }
         bye || ahead
