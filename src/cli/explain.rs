@@ -40,6 +40,10 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
     };
     let (mut out, mut exit) = (stdout().lock(), Exit::Ok);
     for recipient in &recipients {
+        if config.learning.letterbox.asked(recipient).is_some() {
+            writeln!(out, "{recipient}: would be learned from, and go nowhere (learn.address)")?;
+            continue;
+        }
         match optout::judge(&list, recipient, &context) {
             Verdict::Clear(_) => writeln!(out, "{recipient}: would be forwarded")?,
             Verdict::Observed(_, suppression) => {
