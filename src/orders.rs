@@ -227,6 +227,8 @@ struct Writer {
 
 impl Writer {
     fn run(self) {
+        // One that was written, with its room: a map that grows anew for each batch keeps mail waiting.
+        let mut spare = Notes::new();
         loop {
             let idle = |desk: &mut Desk| desk.waiting.is_empty() && !desk.over;
             let desk = self.index.something.wait_while(self.index.desk(), idle).unwrap_or_else(PoisonError::into_inner);
@@ -237,7 +239,7 @@ impl Writer {
             }
             let notes = {
                 let mut desk = self.index.desk();
-                desk.writing = Arc::new(std::mem::take(&mut desk.waiting));
+                desk.writing = Arc::new(std::mem::replace(&mut desk.waiting, std::mem::take(&mut spare)));
                 desk.writing.clone()
             };
             let written = self.write(&notes);
@@ -253,6 +255,8 @@ impl Writer {
             }
             let over = desk.over && (written.is_err() || desk.waiting.is_empty());
             drop(desk);
+            spare = Arc::into_inner(notes).unwrap_or_default();
+            spare.clear();
             if over {
                 return;
             }
