@@ -1,17 +1,27 @@
 //! What the relay did, in lines for ever: `suppressed.jsonl`, the proof; `learned.jsonl`, what was learned; `sent.jsonl`, who
 //! was mailed. Never decides, never forgets a line that it promised.
 
+mod chain;
 mod lines;
+mod past;
+mod question;
+mod together;
+mod verify;
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
+pub use chain::{Broken, Link};
 pub use lines::{NotWritten, Rotation};
-use lines::{Proof, Tale};
+use lines::{Proof, Tale, Writer};
+pub use past::{First, Found, Past};
+pub use question::{Line, Question, Rule, Whom, moment};
+pub use together::{length_of, search};
+pub use verify::{Place, Verified, length, verify};
 
 /// One line of the suppression log. The names are public: people script against them.
 #[derive(Clone, Debug, Serialize)]
@@ -155,8 +165,8 @@ impl Ledger {
     /// Opens the logs in `folder` and starts their writers; await the handles after the last [`Ledger`] is dropped. Without
     /// `sent` nobody writes down who was mailed.
     pub fn open(folder: &Path, rotation: Rotation, sent: bool) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let (suppressed, proving) = Proof::open(folder, "suppressed", rotation)?;
-        let (learned, learning) = Proof::open(folder, "learned", rotation)?;
+        let (suppressed, proving) = Proof::open(folder, "suppressed", rotation, false)?;
+        let (learned, learning) = Proof::open(folder, "learned", rotation, true)?;
         let (sent, telling) = if sent { Some(Tale::open(folder, "sent", rotation)?) } else { None }.unzip();
         let writers = [Some(proving), Some(learning), telling].into_iter().flatten().collect();
         Ok((Self { suppressed, learned, sent }, writers))
@@ -221,11 +231,8 @@ pub fn append(folder: &Path, learned: &[Learning]) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(folder)?;
-    // In one write, so that no line of the relay comes in between.
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("learned.jsonl"))?;
-    file.write_all(&text)?;
-    file.sync_data()
+    let never = Rotation { size: u64::MAX, age: std::time::Duration::MAX, keep: 0 };
+    Writer::open(folder, "learned", never, true)?.append(&text)
 }
 
 fn text(lines: &[impl Serialize]) -> Result<Vec<u8>, NotWritten> {
@@ -279,7 +286,7 @@ mod tests {
     /// The recipients in all files of the log, oldest first.
     fn recipients(folder: &Path) -> Vec<String> {
         let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| !path.ends_with("learned.jsonl"));
+        files.retain(|path| path.extension().is_some_and(|ending| ending == "jsonl") && !path.ends_with("learned.jsonl"));
         files.sort_by_key(|path| (path.ends_with("suppressed.jsonl"), path.clone()));
         let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
         let recipient =
@@ -325,7 +332,7 @@ mod tests {
         ledger.record(&[event("a")]).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         ledger.record(&[event("b")]).await.unwrap();
-        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        std::fs::rename(&path, folder.path().join("moved.jsonl")).unwrap();
         ledger.record(&[event("c")]).await.unwrap();
         ledger.reopen().await;
         ledger.record(&[event("d")]).await.unwrap();

@@ -29,6 +29,8 @@
 //! | 4 loop | `learn/folder`, `learn/imap` | notices as files, and in a mailbox (`visit`: one connection to it, `place`: how far it was looked through) |
 //! | 2 holder | [`orders`] | whose orders are whose, from the mail that leaves |
 //! | 2 holder | [`ledger`] | who was suppressed, what was learned, who was mailed; `lines`: the writer of such a log |
+//! | 1 decider | `ledger/chain`, `ledger/question` | what ties each line to the one before; which lines a question means |
+//! | 1b reader | `ledger/past`, `ledger/together`, `ledger/verify` | what a log said, over its rotated and compressed files; several logs by time; whether a line was changed, cut or moved |
 //! | 2 holder | [`spool`] | mail that waits: hold, lend, settle; `shelf` (what lies where), `files` (written, synced, renamed), `requests` (what people want of it) |
 //! | 1b reader | `spool/record` | what the disk knows of a held message, versioned |
 //! | 1 decider | `spool/schedule` | what is due, and how the host is; pure |

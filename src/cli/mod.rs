@@ -7,6 +7,7 @@ mod learn;
 mod list;
 mod log;
 mod password;
+mod progress;
 mod serve;
 mod spool;
 mod user;
@@ -82,9 +83,8 @@ enum Command {
     List(list::Command),
     /// Learn opt-outs from notices in files, and settle what waits for a person
     Learn(learn::Arguments),
-    /// Answer questions from the logs
-    #[command(subcommand)]
-    Log(log::Command),
+    /// Answer questions from the logs: what was not sent and why, to whom, when; and whether the logs are whole
+    Log(log::Arguments),
     /// Show held mail, try it now, drop it
     #[command(subcommand)]
     Spool(spool::Command),
@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Explain(arguments)) => explain::run(&config, arguments),
         Some(Command::List(command)) => list::run(&config, command),
         Some(Command::Learn(arguments)) => learn::run(&config, arguments),
-        Some(Command::Log(command)) => log::run(&config, command),
+        Some(Command::Log(arguments)) => log::run(&config, arguments),
         Some(Command::Spool(command)) => spool::run(&config, command),
         Some(Command::User(command)) => user::run(&config, command),
     }

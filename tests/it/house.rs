@@ -71,6 +71,8 @@ const FLOORS: &[(&str, Floor)] = &[
     ("spool/schedule.rs", Floor::Deciders),
     ("spool/record.rs", Floor::Readers),
     ("spool/", Floor::Holders),
+    ("ledger/chain.rs", Floor::Deciders),
+    ("ledger/question.rs", Floor::Deciders),
     ("ledger.rs", Floor::Holders),
     ("ledger/", Floor::Holders),
     ("delivery.rs", Floor::Loops),

@@ -33,7 +33,7 @@ async fn refused(relay: &Process) -> String {
 fn logs(shop: &Shop) -> Vec<String> {
     let entries = fs::read_dir(shop.path("var/log")).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| !name.starts_with("learned") && !name.starts_with("sent"));
+    names.retain(|name| name.starts_with("suppressed") && name.ends_with(".jsonl"));
     // `-` stands before `.`
     names.sort();
     names
@@ -164,7 +164,7 @@ async fn a_log_that_is_moved_away_is_begun_anew_after_a_hangup() {
     let shop = Shop::new("", LIST);
     let mut relay = shop.serve();
     refused(&relay).await;
-    fs::rename(shop.path("var/log/suppressed.jsonl"), shop.path("var/log/mine.jsonl")).unwrap();
+    fs::rename(shop.path("var/log/suppressed.jsonl"), shop.path("var/log/suppressed-mine.jsonl")).unwrap();
     relay.signal("HUP");
     let (begun, mut mails) = (Instant::now(), 1);
     while !shop.path("var/log/suppressed.jsonl").exists() {

@@ -22,6 +22,8 @@ mod learned;
 mod learned_killed;
 mod line;
 mod lists;
+mod log_chain;
+mod log_commands;
 mod log_report;
 mod login;
 mod logs;

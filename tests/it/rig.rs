@@ -74,7 +74,7 @@ impl Relay {
         let mut files: Vec<_> = std::fs::read_dir(self.path("var/log")).unwrap().map(|entry| entry.unwrap().path()).collect();
         let is_other =
             |file: &Path| ["learned", "sent"].iter().any(|name| file.file_name().unwrap().to_str().unwrap().starts_with(name));
-        files.retain(|file| file.is_file() && !is_other(file));
+        files.retain(|file| file.is_file() && file.extension().is_some_and(|ending| ending == "jsonl") && !is_other(file));
         files.sort();
         let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,0 +1,110 @@
+//! `log export`: lines as CSV. Never changes a log.
+
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::super::{Done, Exit, Failure, talk};
+use crate::config::Config;
+use crate::ledger::{First, Line};
+
+const EXAMPLES: &str = "Examples:
+  optout-relay log export --since 2026-01-01 --output suppressed.csv
+  optout-relay log export --address buyer@example.org --log all";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Export {
+    #[command(flatten)]
+    wanted: super::Wanted,
+    /// Into this file instead of standard output; one that is there stays as it is
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+const COLUMNS: [&str; 18] = [
+    "time",
+    "event",
+    "action",
+    "recipient",
+    "sender",
+    "rule_kind",
+    "rule_value",
+    "rule_file",
+    "rule_line",
+    "reason",
+    "source",
+    "since",
+    "reply",
+    "id",
+    "message_id",
+    "client",
+    "helo",
+    "list",
+];
+
+impl Export {
+    /// Exit 1 where nothing was found, 65 where a line is damaged.
+    pub fn run(&self, config: &Config) -> Done {
+        let question = self.wanted.question(config)?;
+        let out: Box<dyn Write> = match &self.output {
+            Some(path) => Box::new(
+                File::create_new(path).map_err(|e| Failure::new(Exit::Io, format_args!("write {}: {e}", path.display())))?,
+            ),
+            None => Box::new(stdout().lock()),
+        };
+        let mut table = csv::Writer::from_writer(BufWriter::with_capacity(1 << 16, out));
+        table.write_record(COLUMNS).map_err(std::io::Error::from)?;
+        let mut count = 0_u64;
+        let damaged = super::search(config, self.wanted.log.names(), &question, First::Oldest, &mut |line, _| {
+            count += 1;
+            row(&mut table, line)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        table.flush()?;
+        if let Some(path) = &self.output {
+            talk(&format!("{}: {count} lines", path.display()));
+        }
+        Ok(if damaged {
+            Exit::Data
+        } else if count == 0 {
+            Exit::No
+        } else {
+            Exit::Ok
+        })
+    }
+}
+
+fn row(table: &mut csv::Writer<impl Write>, line: &Line) -> std::io::Result<()> {
+    let rule = line.rule.clone().unwrap_or_default();
+    let number = if rule.line > 0 { rule.line.to_string() } else { String::new() };
+    let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
+    let (reason, source, since, message_id) = (text(&line.reason), text(&line.source), text(&line.since), text(&line.message_id));
+    let fields = [
+        &line.time,
+        &line.event,
+        &line.action,
+        line.about().unwrap_or_default(),
+        &line.sender,
+        &rule.kind,
+        &rule.value,
+        &rule.file,
+        &number,
+        &reason,
+        &source,
+        &since,
+        &line.reply,
+        &line.id,
+        &message_id,
+        &line.client,
+        &line.helo,
+        &line.list,
+    ];
+    table.write_record(fields.map(plain)).map_err(std::io::Error::from)
+}
+
+/// Spreadsheets run what begins like a formula, and a mail can write such a text.
+fn plain(field: &str) -> String {
+    if field.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{field}") } else { field.to_owned() }
+}
