@@ -74,7 +74,7 @@ def everything_is_kept():
 
 
 def it_is_installed_and_runs():
-    dpkg("-i", "/trial/1.deb")
+    inside("apt-get", "install", "-q", "-y", "/trial/1.deb")
     assert show("ActiveState") == "active" and is_enabled() == "enabled", journal()
     assert show("StatusText") == "1 opt-out in force, 0 messages held, 0 sessions", show("StatusText")
     assert program() == "/usr/bin/optout-relay", program()
