@@ -90,8 +90,11 @@ fn assert_no_error(found: &Option<Output>) {
 #[test]
 fn pages_that_cannot_be_written_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("pages"), "").unwrap();
-    let (code, out, talk) = run(&["man", "pages"], folder.path());
-    assert!(talk.starts_with("optout-relay: write `pages/man1/optout-relay.1`: "), "{talk}");
-    assert_eq!((code, out.as_str()), (74, ""));
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    std::fs::create_dir_all(folder.path().join("taken/man1/optout-relay.1")).unwrap();
+    for place in ["file", "taken"] {
+        let (code, out, talk) = run(&["man", place], folder.path());
+        assert!(talk.starts_with(&format!("optout-relay: write `{place}/man1/optout-relay.1`: ")), "{talk}");
+        assert_eq!((code, out.as_str()), (74, ""));
+    }
 }
