@@ -169,8 +169,12 @@ def a_purge_keeps_the_proof_and_says_where():
     everything_is_kept()
 
 
-def after_a_purge_the_old_list_is_in_force():
+def it_goes_on_with_what_lies_there_from_before():
+    """A list that outlived a purge, and a configuration that was made by hand."""
+    (ETC / "relay.toml").write_text(OWN)
     dpkg("-i", "/trial/1.deb")
+    assert (ETC / "relay.toml").read_text() == OWN
+    belongs(ETC / "relay.toml", 0, group(ROOT, "optout-relay"), 0o640)
     assert show("ActiveState") == "active" and is_refused("buyer@example.org")
     everything_is_kept()
     dpkg("-P", "optout-relay")
@@ -192,7 +196,7 @@ CHECKS = [
     a_removal_stops_it_and_keeps_all,
     installed_again_it_goes_on,
     a_purge_keeps_the_proof_and_says_where,
-    after_a_purge_the_old_list_is_in_force,
+    it_goes_on_with_what_lies_there_from_before,
     nothing_went_wrong,
 ]
 
