@@ -2,10 +2,12 @@
 
 mod check;
 mod circle;
+mod completions;
 mod explain;
 mod learn;
 mod list;
 mod log;
+mod man;
 mod password;
 mod progress;
 mod serve;
@@ -45,6 +47,22 @@ pub enum Exit {
     Later = 75,
     /// The configuration.
     Config = 78,
+}
+
+impl Exit {
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "Done; or the answer is yes.",
+            Self::No => "The answer is no.",
+            Self::Usage => "The command line is wrong.",
+            Self::Data => "A list, the users or an address is wrong.",
+            Self::NoInput => "A file is not there.",
+            Self::Unavailable => "An address cannot be listened on.",
+            Self::Io => "Something could not be read or written.",
+            Self::Later => "Something is in use; try again later.",
+            Self::Config => "The configuration is wrong.",
+        }
+    }
 }
 
 /// Why a command ended without doing its job.
@@ -91,6 +109,10 @@ enum Command {
     /// Show and change who may log in
     #[command(subcommand)]
     User(user::Command),
+    /// Print what a shell needs to complete this command line
+    Completions(completions::Arguments),
+    /// Write the manual pages
+    Man(man::Arguments),
 }
 
 /// Reads the command line, runs the command, prints what went wrong.
@@ -114,17 +136,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Done {
-    let config = |environment| Config::load(arguments.config.as_deref(), environment).map_err(|fault| Failure::of_config(&fault));
-    let config = config(environment())?;
+    let config = || Config::load(arguments.config.as_deref(), environment()).map_err(|fault| Failure::of_config(&fault));
     match &arguments.command {
-        None | Some(Command::Serve) => serve::run(config),
-        Some(Command::Check) => check::run(&config),
-        Some(Command::Explain(arguments)) => explain::run(&config, arguments),
-        Some(Command::List(command)) => list::run(&config, command),
-        Some(Command::Learn(arguments)) => learn::run(&config, arguments),
-        Some(Command::Log(arguments)) => log::run(&config, arguments),
-        Some(Command::Spool(command)) => spool::run(&config, command),
-        Some(Command::User(command)) => user::run(&config, command),
+        None | Some(Command::Serve) => serve::run(config()?),
+        Some(Command::Check) => check::run(&config()?),
+        Some(Command::Explain(arguments)) => explain::run(&config()?, arguments),
+        Some(Command::List(command)) => list::run(&config()?, command),
+        Some(Command::Learn(arguments)) => learn::run(&config()?, arguments),
+        Some(Command::Log(arguments)) => log::run(&config()?, arguments),
+        Some(Command::Spool(command)) => spool::run(&config()?, command),
+        Some(Command::User(command)) => user::run(&config()?, command),
+        // Of ourselves, so they need none.
+        Some(Command::Completions(arguments)) => completions::run(arguments),
+        Some(Command::Man(arguments)) => man::run(arguments),
     }
 }
 

@@ -30,6 +30,7 @@ mod logs;
 mod notice_forms;
 mod notices;
 mod notify;
+mod papers;
 mod process;
 mod queue;
 mod records;
