@@ -1,6 +1,7 @@
 //! The composition root: opens everything, runs it, drains it. Never knows how any of it works, never prints.
 
 mod descriptors;
+mod desk;
 mod follow;
 mod mailbox;
 mod password;
@@ -10,6 +11,7 @@ mod systemd;
 
 pub use sockets::{Handed, Misfit};
 
+use desk::OpenDesk;
 use follow::follow;
 use question::{Asker, question};
 
@@ -28,18 +30,20 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::Problems;
+use crate::certificate::Certificate;
 use crate::config::file::Answer;
 use crate::config::{Config, Encryption, HostRoute, Learning, Route};
 use crate::delivery;
 use crate::learn::imap::Mailbox;
 use crate::learn::{self, Book, BookError, Learner, Phrases, Quarantine, Scribe};
-use crate::ledger::{self, Ledger, Rotation};
+use crate::ledger::{self, Actions, Ledger, Rotation};
 use crate::memory::Memory;
 use crate::optout::{Lists, Part};
 use crate::orders::{self, Caps, Orders};
 use crate::place::Fault;
 use crate::relay::{Relay, Seats};
-use crate::smtp::{self, Certificate, Crowd, Door, Entrance, Told};
+use crate::smtp::{self, Crowd, Door, Entrance, Told};
 use crate::spool::{self, Backlog, Spool};
 use crate::upstream::{Folder, Host, Secret, Security, Settings, Trust, Upstream, connector};
 use crate::users::Users;
@@ -61,6 +65,7 @@ pub struct Daemon {
     backlog: Backlog,
     listeners: Vec<(TcpListener, Entrance)>,
     mailbox: Option<Mailbox>,
+    desk: Option<OpenDesk>,
     addresses: Vec<SocketAddr>,
     shutdown_grace: Duration,
     /// They end when nobody has anything to write any more.
@@ -102,6 +107,9 @@ pub enum StartError {
     /// An address to listen on.
     #[error("listen on {0}: {1}\nhint: {hint}", hint = listen_hint(.1))]
     Listen(SocketAddr, io::Error),
+    /// An address of the admin page.
+    #[error("listen on {0} for the admin page: {1}\nhint: {hint}", hint = desk::listen_hint(.1))]
+    ListenAdmin(SocketAddr, io::Error),
     /// A socket from systemd.
     #[error("{0}")]
     Misfit(#[from] Misfit),
@@ -205,8 +213,22 @@ impl Daemon {
         let (door, shutdown_grace) = (Arc::new(door), file.shutdown_grace);
         let config = Arc::new(config);
         let mailbox = mailbox::open(&config).map_err(StartError::Config)?;
+        let desk = desk::open(&config, rotation, &door).await?;
         writers.extend([Some(learning), indexer].into_iter().flatten());
-        Ok(Self { config, door, backlog, listeners, mailbox, addresses, shutdown_grace, writers, control })
+        Ok(Self { config, door, backlog, listeners, mailbox, desk, addresses, shutdown_grace, writers, control })
+    }
+
+    /// Where the admin page listens; nowhere where there is none.
+    pub fn admin_addresses(&self) -> Vec<SocketAddr> {
+        self.desk.as_ref().map(OpenDesk::addresses).unwrap_or_default()
+    }
+
+    /// What it says goes by there, and the admin page shows the last of it.
+    pub fn with_problems(mut self, problems: Problems) -> Self {
+        if let Some(desk) = &mut self.desk {
+            desk.show(problems);
+        }
+        self
     }
 
     /// Where it listens; the real ports, where 0 was asked for.
@@ -226,7 +248,7 @@ impl Daemon {
 
     /// Serves until [`Control::stop`], then finishes what is under way; false where the grace was too short for it.
     pub async fn run(self) -> bool {
-        let Self { config, door, backlog, listeners, mailbox, shutdown_grace, writers, control, .. } = self;
+        let Self { config, door, backlog, listeners, mailbox, desk, shutdown_grace, mut writers, control, .. } = self;
         let (loops, mut reread) = (TaskTracker::new(), Vec::new());
         let mut asked = || {
             let (asker, asked) = question();
@@ -260,8 +282,14 @@ impl Daemon {
         if let Some(users) = &door.users {
             loops.spawn(follow(users.followed(), asked(), door.stop.clone(), renewing(users.clone(), Users::renew)));
         }
-        loops.spawn(reopen(door.relay.ledger.clone(), control.reopen_log, door.stop.clone()));
+        let actions = desk.as_ref().map(OpenDesk::actions);
+        loops.spawn(reopen(door.relay.ledger.clone(), actions, control.reopen_log, door.stop.clone()));
         loops.spawn(password::watch(door.relay.clone(), config));
+        if let Some(desk) = desk {
+            let users = desk.users();
+            loops.spawn(follow(users.followed(), asked(), door.stop.clone(), renewing(users, Users::renew)));
+            writers.push(desk.serve(&loops, &door.stop));
+        }
         loops.spawn(tidy(door.relay.clone(), door.stop.clone()));
         systemd::ready(&door).await;
         loops.spawn(reload(door.clone(), reread, control.reload));
@@ -412,11 +440,16 @@ fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     })
 }
 
-async fn reopen(ledger: Ledger, asked: Arc<Notify>, stop: CancellationToken) {
+async fn reopen(ledger: Ledger, actions: Option<Actions>, asked: Arc<Notify>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = asked.notified() => ledger.reopen().await,
+            () = asked.notified() => {
+                ledger.reopen().await;
+                if let Some(actions) = &actions {
+                    actions.reopen().await;
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! was mailed. Never decides, never forgets a line that it promised.
 
 mod chain;
+mod index;
 mod lines;
 mod past;
 mod question;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 pub use chain::{Broken, Link};
+pub use index::{Answer, Day, Index};
 pub use lines::{NotWritten, Rotation};
 use lines::{Proof, Tale, Writer};
 pub use past::{First, Found, Past};
@@ -202,6 +204,71 @@ impl Ledger {
         if let Some(sent) = &self.sent {
             sent.reopen();
         }
+    }
+}
+
+/// One line of `actions.jsonl`: what somebody has done at the admin page. The names are public: people script against them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Action {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// What was done; it stands here before it is done.
+    pub event: Act,
+    /// Who, as in the file of users.
+    pub who: String,
+    /// From which machine.
+    pub client: String,
+    /// With whose opt-out, or for whom.
+    pub address: Option<String>,
+    /// With which message, or with which entry of the quarantine.
+    pub id: Option<String>,
+    /// As they gave it; of what failed: why.
+    pub reason: Option<String>,
+}
+
+/// What somebody does at the admin page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// They have logged in.
+    LoggedIn,
+    /// They opt somebody out.
+    OptOutAdded,
+    /// They take an opt-out away.
+    OptOutRemoved,
+    /// They have held mail tried now.
+    HeldRetried,
+    /// They throw held mail away.
+    HeldDropped,
+    /// They accept what waited in the quarantine.
+    LearnedAccepted,
+    /// They turn it down.
+    LearnedRejected,
+    /// They send a test mail.
+    TestSent,
+    /// What stands in the line before could not be done.
+    Failed,
+}
+
+/// The log of what people do at the admin page; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Actions(Proof);
+
+impl Actions {
+    /// Opens it in `folder` and starts its writer; await the handle after the last [`Actions`] is dropped.
+    pub fn open(folder: &Path, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
+        let (proof, writer) = Proof::open(folder, "actions", rotation, false)?;
+        Ok((Self(proof), writer))
+    }
+
+    /// Returns when it is on disk.
+    pub async fn record(&self, action: &Action) -> Result<(), NotWritten> {
+        self.0.write(text(std::slice::from_ref(action))?).await
+    }
+
+    /// As [`Ledger::reopen`].
+    pub async fn reopen(&self) {
+        self.0.reopen().await;
     }
 }
 

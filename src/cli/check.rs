@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use jiff::Timestamp;
 
 use super::{Done, Exit, Failure, TRUSTS_ANYBODY, log};
+use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::optout::{self, Twin};
-use crate::smtp::Certificate;
 use crate::users;
 
 pub fn run(config: &Config) -> Done {

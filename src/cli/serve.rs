@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{Done, Exit, Failure, TRUSTS_ANYBODY, talk};
+use crate::admin::Problems;
 use crate::config::Config;
 use crate::config::file::{Format, Level, Log};
 use crate::daemon::{Control, Daemon, Handed, StartError};
@@ -21,24 +25,25 @@ pub fn run(config: Config) -> Done {
     let config = config.listening_on(handed.addresses()).map_err(|fault| Failure::of_config(&fault))?;
     super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
-    let _log = start_log(&config.file.log);
+    let problems = Problems::default();
+    let _log = start_log(&config.file.log, &problems);
     keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Unavailable, format_args!("start the runtime: {e}")))?;
-    let exit = runtime.block_on(serve(handed, config));
+    let exit = runtime.block_on(serve(handed, config, problems));
     // A session that outlived the grace is cut here; its tool has no answer and keeps the message.
     runtime.shutdown_background();
     exit
 }
 
-async fn serve(handed: Handed, config: Config) -> Done {
+async fn serve(handed: Handed, config: Config, problems: Problems) -> Done {
     let from = config.path.display().to_string();
     let (mode, format, trusts_anybody) = (config.policy.mode, config.file.log.format, config.trusts_anybody());
     // Taken before anything is announced, so that no signal finds the door without a doorkeeper.
     let signals = Signals::new().map_err(|e| Failure::new(Exit::Unavailable, format_args!("wait for signals: {e}")))?;
-    let daemon = Daemon::start_on(handed, config).await.map_err(|e| Failure::of_start(&e))?;
+    let daemon = Daemon::start_on(handed, config).await.map_err(|e| Failure::of_start(&e))?.with_problems(problems);
     announce(&daemon, &from, mode, format, trusts_anybody);
     let control = daemon.control();
     let signals = tokio::spawn(signals.obey(control));
@@ -109,6 +114,9 @@ fn announce(daemon: &Daemon, from: &str, mode: Mode, format: Format, trusts_anyb
     talk(&format!("  listens on    {places}"));
     talk(&format!("  mail goes to  {upstream}"));
     talk(&format!("  opt-outs      {entries} in force, from {}", files.join(", ")));
+    for address in daemon.admin_addresses() {
+        talk(&format!("  admin page    http://{address}/"));
+    }
     talk(&format!("  try it        {}", try_it(*first)));
 }
 
@@ -137,14 +145,14 @@ impl Failure {
             StartError::List(fault) | StartError::Users(fault) => Self::of_list(fault),
             StartError::Spool(OpenError::InUse(_)) => Self::new(Exit::Later, error),
             StartError::Spool(_) | StartError::Orders(_) | StartError::Folder(..) => Self::new(Exit::Io, error),
-            StartError::Listen(..) | StartError::Adopt(_) => Self::new(Exit::Unavailable, error),
+            StartError::Listen(..) | StartError::ListenAdmin(..) | StartError::Adopt(_) => Self::new(Exit::Unavailable, error),
         }
     }
 }
 
 /// Lines go through a thread of their own: a reader that does not read must not hold mail up. What does not fit into
 /// its queue is lost, which the suppression log never is.
-fn start_log(log: &Log) -> WorkerGuard {
+fn start_log(log: &Log, problems: &Problems) -> WorkerGuard {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
@@ -152,10 +160,11 @@ fn start_log(log: &Log) -> WorkerGuard {
         Level::Debug => LevelFilter::DEBUG,
     };
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
+    let heard = tracing_subscriber::registry().with(problems.layer().with_filter(LevelFilter::WARN));
     match log.format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        Format::Json => lines.json().flatten_event(true).init(),
+        Format::Text => heard.with(lines.with_ansi(std::io::stderr().is_terminal()).with_filter(level)).init(),
+        Format::Json => heard.with(lines.json().flatten_event(true).with_filter(level)).init(),
     }
     guard
 }

@@ -29,6 +29,7 @@ pub struct File {
     pub delivery: Delivery,
     pub learn: Learn,
     pub log: Log,
+    pub admin: Admin,
 }
 
 /// `[listen]`
@@ -177,6 +178,20 @@ pub struct Log {
     #[serde(with = "value::duration")]
     pub rotate_age: Duration,
     pub keep: usize,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    #[serde(deserialize_with = "value::addresses")]
+    pub listen: Vec<SocketAddr>,
+    pub users: Option<PathBuf>,
+    pub hosts: Vec<String>,
+    pub read_only: bool,
+    pub plain_http: bool,
+    #[serde(with = "value::duration")]
+    pub session: Duration,
 }
 
 /// `listen.line_endings`
@@ -348,6 +363,7 @@ impl Default for File {
             delivery: Delivery::default(),
             learn: Learn::default(),
             log: Log::default(),
+            admin: Admin::default(),
         }
     }
 }
@@ -452,6 +468,19 @@ impl Default for Imap {
             senders: vec!["auto-communication@amazon".into()],
             move_to: String::new(),
             poll: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8025))],
+            users: None,
+            hosts: Vec::new(),
+            read_only: false,
+            plain_http: false,
+            session: Duration::from_secs(8 * 3600),
         }
     }
 }

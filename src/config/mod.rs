@@ -1,6 +1,7 @@
 //! The configuration as it is meant: read, overlaid by the environment, checked, secrets fetched. Never prints one.
 
 mod access;
+mod admin;
 mod circle;
 pub mod file;
 mod learning;
@@ -20,6 +21,7 @@ use access::Wrong;
 use file::{File, Headers, LineEndings, Password};
 use overlay::{Overlaid, overlay};
 
+pub use admin::AdminDoor;
 pub use learning::{ImapRoute, Learning};
 pub use route::{Encryption, HostRoute, Route};
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub folder: Option<PathBuf>,
     /// What is learned from, and from what never.
     pub learning: Learning,
+    /// The admin page, if there is one.
+    pub admin: Option<AdminDoor>,
     /// Where mail goes.
     pub route: Route,
     /// What is wrong where that turns out to be ourselves.
@@ -175,10 +179,13 @@ impl Config {
             return Err(wrong("hostname", "is no host name").hint("letters, digits, dots and hyphens, as in relay.example.com"));
         }
         let base = path.parent().unwrap_or(Path::new(""));
+        let admin =
+            AdminDoor::mean(&file.admin, listen, base).map_err(|Wrong { key, message, hint }| wrong(key, &message).hint(hint))?;
         Ok(Self {
             path: path.to_owned(),
             hostname,
             learning,
+            admin,
             notices: file.learn.notices.as_ref().map(|notices| base.join(notices)),
             folder: file.learn.folder.as_ref().map(|folder| base.join(folder)),
             lists: file.opt_out.lists.iter().map(|list| base.join(list)).collect(),

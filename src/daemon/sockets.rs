@@ -132,12 +132,12 @@ fn open(wanted: &[(SocketAddr, Entrance)], listeners: &mut Listeners) -> Result<
 }
 
 /// EAFNOSUPPORT (which has no `ErrorKind`), or `::1` on a machine where IPv6 is switched off.
-fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
+pub fn is_absent_family(error: &io::Error, address: SocketAddr) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || (error.kind() == io::ErrorKind::AddrNotAvailable && address.ip().is_loopback())
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // So that 0.0.0.0 and [::] can stand side by side.

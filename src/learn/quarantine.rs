@@ -37,6 +37,11 @@ impl Quarantine {
         Self(folder)
     }
 
+    /// How many wait; none where that cannot be told.
+    pub fn count(&self) -> usize {
+        self.ids().map_or(0, |ids| ids.len())
+    }
+
     /// Puts an entry there, and returns its id when it is on disk. The same entry from the same notice waits once, and not
     /// again after it was rejected.
     pub fn put(&self, entry: &Entry, why: &str) -> io::Result<String> {

@@ -73,6 +73,11 @@ pub fn volumes(folder: &Path, name: &str) -> io::Result<Vec<Volume>> {
 }
 
 impl Volume {
+    /// Compressed, so that it cannot be read from its middle and does not grow.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
     /// Its lines from the first on.
     pub fn open(&self) -> io::Result<Box<dyn BufRead + Send>> {
         let file = File::open(&self.path)?;

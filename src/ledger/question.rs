@@ -108,6 +108,7 @@ pub struct Question {
 #[derive(Clone, Debug)]
 pub struct Whom {
     local: String,
+    untagged: String,
     domain: String,
     tags: PlusTags,
 }
@@ -115,8 +116,13 @@ pub struct Whom {
 impl Whom {
     /// Whoever has this address, in all its spellings.
     pub fn new(address: &Address, tags: PlusTags) -> Self {
-        let key = address.key(tags);
-        Self { local: key.local.to_owned(), domain: key.domain.to_owned(), tags }
+        let (key, untagged) = (address.key(tags), address.key(PlusTags::Ignore).local.to_owned());
+        Self { local: key.local.to_owned(), untagged, domain: key.domain.to_owned(), tags }
+    }
+
+    /// Local part, without a tag, and domain, in comparing form.
+    pub fn untagged(&self) -> (&str, &str) {
+        (&self.untagged, &self.domain)
     }
 
     /// Whether an address as it stands in a log is theirs.
@@ -184,7 +190,7 @@ impl Question {
 pub struct Damaged;
 
 /// The text of a field as it is written, up to its quote; None where it is not there or holds an escape.
-fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let start = memchr::memmem::find(line, name)? + name.len();
     let rest = &line[start..];
     let text = &rest[..memchr::memchr(b'"', rest)?];

@@ -4,6 +4,7 @@ mod edit;
 mod entry;
 mod file;
 mod list;
+mod strike;
 mod table;
 mod watch;
 
@@ -11,6 +12,7 @@ pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
 pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex};
 pub use file::{Loaded, load, read, read_from};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
+pub use strike::{Struck, strike};
 pub use watch::{Lists, Part};
 
 use jiff::Timestamp;

@@ -2,9 +2,11 @@
 //! Never lets a broken or half-written file weaken the list in force.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::file::{Loaded, load};
@@ -27,6 +29,8 @@ pub struct Lists {
     /// Whoever reads puts in force what it has read before another one reads.
     reading: Mutex<()>,
     changed: watch::Sender<()>,
+    /// When the list in force was read; seconds since 1970.
+    since: AtomicI64,
     /// As the files were before they were first read: a change since then is not missed.
     opened: [Followed; 2],
 }
@@ -46,7 +50,8 @@ impl Lists {
         let opened = [Followed::begin(&paths), Followed::begin(&[])];
         let current = ArcSwap::from_pointee(load(&paths, tags)?.list);
         let (learned, reading, changed) = (Vec::new(), Mutex::default(), watch::Sender::new(()));
-        Ok(Self { paths, learned, tags, max_shrink, current, reading, changed, opened })
+        let since = AtomicI64::new(Timestamp::now().as_second());
+        Ok(Self { paths, learned, tags, max_shrink, current, reading, changed, since, opened })
     }
 
     /// The same with the list of what was learned, read for the first time.
@@ -77,6 +82,11 @@ impl Lists {
     /// The files of a part, as they were before they were first read: a change since then is not missed.
     pub fn followed(&self, part: Part) -> Followed {
         self.opened[part as usize].clone()
+    }
+
+    /// Since when the list of this moment is in force.
+    pub fn since(&self) -> Timestamp {
+        Timestamp::from_second(self.since.load(Ordering::Relaxed)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// Tells of every list that comes into force from now on.
@@ -121,6 +131,7 @@ impl Lists {
             Part::Learned => current.with_learned(&new),
         };
         self.current.store(Arc::new(list));
+        self.since.store(Timestamp::now().as_second(), Ordering::Relaxed);
         self.changed.send_replace(());
         Ok(Some(loaded))
     }

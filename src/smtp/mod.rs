@@ -1,7 +1,6 @@
 //! The door for tools: accepts connections and speaks SMTP with them. Never judges, never delivers.
 
 mod auth;
-mod certificate;
 mod command;
 mod connection;
 mod crowd;
@@ -13,7 +12,6 @@ mod session;
 mod stream;
 
 pub use auth::{Auth, Credentials, Exchange, Mechanism};
-pub use certificate::Certificate;
 pub use command::{Command, Mail, says_data};
 pub use crowd::Crowd;
 pub use input::{Data, Input, Line, Space};
@@ -32,6 +30,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::certificate::Certificate;
 use crate::config::file::LineEndings;
 use crate::mail::{Envelope, Message, NotMended, clean};
 use crate::memory::{Memory, NoRoom, Share};

@@ -352,6 +352,11 @@ impl Spool {
         self.len() == 0
     }
 
+    /// The host was out of reach when it was last asked. Unlike [`may_try`](Self::may_try) nobody is sent to ask.
+    pub fn host_is_away(&self) -> bool {
+        !self.steady.load(Ordering::Relaxed) && self.locked().host_is_known_away()
+    }
+
     /// Mail may go to the host now: it is there, or it is time to ask whether it is.
     pub fn may_try(&self) -> bool {
         self.steady.load(Ordering::Relaxed) || self.locked().may_try(Instant::now())

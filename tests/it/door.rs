@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use optout_relay::smtp::Certificate;
+use optout_relay::certificate::Certificate;
 use optout_relay::upstream::{Trust, connector};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio_rustls::TlsConnector;
