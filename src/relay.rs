@@ -24,6 +24,7 @@ use crate::learn::{Learner, NotLearned};
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
 use crate::spool::{Record, Spool};
@@ -49,6 +50,8 @@ pub struct Relay {
     pub judge_headers: bool,
     /// The proof.
     pub ledger: Ledger,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The real host.
     pub upstream: Upstream,
     /// Mail that waits.
@@ -122,7 +125,17 @@ impl Relay {
 
     /// After the final dot: judges again, delivers or holds, answers. 250 means that the host has it, that it is on disk,
     /// or that all recipients are suppressed and logged; anything else leaves the message with the tool.
-    pub async fn take(self: &Arc<Self>, mut envelope: Envelope, message: Message) -> Reply {
+    pub async fn take(self: &Arc<Self>, envelope: Envelope, message: Message) -> Reply {
+        let (begun, recipients) = (Instant::now(), envelope.recipients.len());
+        let reply = self.settle_at_once(envelope, message).await;
+        match reply.is_positive() {
+            true => self.metrics.accepted(recipients, begun.elapsed()),
+            false => self.metrics.turned_away(reply.code, begun.elapsed()),
+        }
+        reply
+    }
+
+    async fn settle_at_once(self: &Arc<Self>, mut envelope: Envelope, message: Message) -> Reply {
         if message.received_count() > MAX_HOPS {
             return Reply::LOOP;
         }
@@ -280,7 +293,7 @@ impl Relay {
                     Err(status) => {
                         let later = |place: &usize| (*place, Outcome::Deferred(status.clone()));
                         let mut outcomes: Vec<_> = judged.places.iter().map(later).collect();
-                        words::log_outcomes(mail, &outcomes, self.upstream.name(), started);
+                        self.tell(mail, &outcomes, started);
                         // After a connection that was closed: who is in the log as suppressed is, whatever the next list says.
                         outcomes.extend(judged.settled_outcomes(mail));
                         return Ok(Attempt { outcomes, relayed: Vec::new() });
@@ -312,7 +325,7 @@ impl Relay {
                     let kept_back = outcomes.len();
                     outcomes.extend(judged.places.iter().copied().zip(sent));
                     let sent = &outcomes[kept_back..];
-                    words::log_outcomes(mail, sent, self.upstream.name(), started);
+                    self.tell(mail, sent, started);
                     self.record_sent(mail, sent).await;
                     self.learn_refusals(mail, sent).await;
                     let relayed = if reports_success { Vec::new() } else { relayed(mail, sent) };
@@ -323,6 +336,12 @@ impl Relay {
                 Sent::Stale => fresh = true,
             }
         }
+    }
+
+    /// What came of an attempt.
+    fn tell(&self, mail: &Mail, outcomes: &[(usize, Outcome)], started: Instant) {
+        self.metrics.attempted(outcomes.iter().map(|(_, outcome)| outcome), started.elapsed());
+        words::log_outcomes(mail, outcomes, self.upstream.name(), started);
     }
 
     async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {

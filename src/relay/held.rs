@@ -85,6 +85,7 @@ impl Relay {
         if !held.record.is_settled() && age >= rhythm.give_up {
             let waiting = held.record.waiting();
             held.record.give_up(rhythm.give_up);
+            self.metrics.given_up(waiting.len());
             words::log_given_up(&held.record, &waiting);
         }
         let late = !rhythm.tell_delay.is_zero() && age >= rhythm.tell_delay && !held.record.delay_told;

@@ -10,6 +10,7 @@ use crate::learn::Phrases;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, OPTED_OUT, Outcome, PlusTags, Stage, Status};
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Rule, Suppression, Title, Verdict};
+use crate::metrics::Source;
 use crate::smtp::Reply;
 
 /// A header section that rules must read may not be longer, in bytes.
@@ -252,6 +253,7 @@ pub fn event(
         since: text(&rule.attributes.since),
         list: list.fingerprint().to_owned(),
         reply: reply.to_string(),
+        origin: Source::of(rule.attributes),
     }
 }
 
