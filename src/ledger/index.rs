@@ -8,9 +8,11 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use siphasher::sip::SipHasher13;
 
+use super::chain::Link;
 use super::past::{MAX_LINE, Volume, volumes};
 use super::question::{Line, Question, Whom, field};
 use crate::mail::{Address, PlusTags};
@@ -66,11 +68,39 @@ impl Day {
     }
 }
 
+/// Where a block begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct First {
+    /// Its number in the chain; 0 of a line from before it.
+    seq: u64,
+    /// When it was written; none where that cannot be read.
+    time: Option<Timestamp>,
+}
+
+impl First {
+    fn of(text: &[u8]) -> Self {
+        let time = field(text, b"\"time\":\"").and_then(|time| std::str::from_utf8(time).ok()?.parse().ok());
+        Self { seq: Link::told(text).map_or(0, |(seq, _)| seq), time }
+    }
+
+    /// Everything from here on is too new.
+    fn is_past(&self, question: &Question) -> bool {
+        question.before.is_some_and(|before| self.seq >= before.max(1))
+            || question.until.is_some_and(|until| self.time >= Some(until))
+    }
+
+    /// Everything before is too old.
+    fn ends(&self, question: &Question) -> bool {
+        question.since.is_some_and(|since| self.time.is_some_and(|time| time < since))
+    }
+}
+
 /// A part of a file, and who is not in it.
 #[derive(Debug)]
 struct Block {
     from: u64,
     to: u64,
+    first: First,
     /// None: anybody may be.
     filter: Option<Filter>,
 }
@@ -117,8 +147,9 @@ struct Shelf {
     file: (u64, u64),
     read: u64,
     blocks: Vec<Block>,
-    /// Those who stand behind the last block.
+    /// Those who stand behind the last block, and where that begins.
     open: Vec<u64>,
+    first: First,
     days: BTreeMap<Date, Day>,
 }
 
@@ -145,8 +176,10 @@ pub struct Answer {
     pub lines: Vec<Line>,
     /// There may be more.
     pub is_cut: bool,
-    /// Only so far back was looked: the time of the line where the search ended, because it had read enough.
-    pub looked_back_to: Option<String>,
+    /// The search ended because it had read enough: [`Question::before`] of the one that goes on there.
+    pub next: Option<u64>,
+    /// So far back was looked then.
+    pub looked_back_to: Option<Timestamp>,
 }
 
 impl Index {
@@ -237,11 +270,14 @@ impl Log {
     }
 
     fn search(&self, question: &Question, hash: Option<u64>, most: usize, budget: u64, answer: &mut Answer) -> io::Result<()> {
-        let (mut found, mut left) = (0, budget);
+        let (mut found, mut left, mut last) = (0, budget, First::default());
         for shelf in self.shelves.iter().rev() {
-            let tail = Block { from: shelf.blocks.last().map_or(0, |block| block.to), to: shelf.read, filter: None };
+            let tail =
+                Block { from: shelf.blocks.last().map_or(0, |block| block.to), to: shelf.read, first: shelf.first, filter: None };
             let may_hold = |block: &Block| {
-                block.to > block.from && hash.is_none_or(|hash| block.filter.as_ref().is_none_or(|filter| filter.may_hold(hash)))
+                block.to > block.from
+                    && !block.first.is_past(question)
+                    && hash.is_none_or(|hash| block.filter.as_ref().is_none_or(|filter| filter.may_hold(hash)))
             };
             let wanted: Vec<_> =
                 std::iter::once(&tail).chain(shelf.blocks.iter().rev()).filter(|block| may_hold(block)).collect();
@@ -249,9 +285,10 @@ impl Log {
             for block in wanted {
                 if left == 0 {
                     answer.is_cut = true;
-                    answer.looked_back_to = answer.lines.last().map(|line| line.time.clone());
+                    (answer.next, answer.looked_back_to) = (Some(last.seq).filter(|seq| *seq > 0), last.time);
                     return Ok(());
                 }
+                last = block.first;
                 left = left.saturating_sub(block.to - block.from);
                 let bytes = reader.read(block)?;
                 for text in bytes.strip_suffix(b"\n").unwrap_or(&bytes).rsplit(|byte| *byte == b'\n') {
@@ -263,6 +300,9 @@ impl Log {
                         found += 1;
                         answer.lines.push(line);
                     }
+                }
+                if block.first.ends(question) {
+                    return Ok(());
                 }
             }
         }
@@ -306,7 +346,15 @@ impl Blocks {
 
 impl Shelf {
     fn new(volume: &Volume, file: (u64, u64)) -> Self {
-        Self { volume: volume.clone(), file, read: 0, blocks: Vec::new(), open: Vec::new(), days: BTreeMap::new() }
+        Self {
+            volume: volume.clone(),
+            file,
+            read: 0,
+            blocks: Vec::new(),
+            open: Vec::new(),
+            first: First::default(),
+            days: BTreeMap::new(),
+        }
     }
 
     fn read_on(&mut self, keys: &SipHasher13) -> io::Result<()> {
@@ -325,12 +373,15 @@ impl Shelf {
             if count == 0 || !text.ends_with(b"\n") && count < MAX_LINE {
                 return Ok(());
             }
+            let from = self.blocks.last().map_or(0, |block| block.to);
+            if self.read == from {
+                self.first = First::of(&text);
+            }
             self.note(&text, keys);
             self.read += count;
-            let from = self.blocks.last().map_or(0, |block| block.to);
             if self.read - from >= BLOCK {
                 let filter = Some(Filter::of(&self.open));
-                self.blocks.push(Block { from, to: self.read, filter });
+                self.blocks.push(Block { from, to: self.read, first: self.first, filter });
                 self.open.clear();
             }
         }
@@ -465,6 +516,10 @@ mod tests {
         );
         let nobody = Question { sender: Some("nobody".into()), ..Question::default() };
         let answer = index.search(&["suppressed"], &nobody, 10, 1).unwrap();
-        assert!(answer.is_cut && answer.lines.is_empty());
+        assert!(answer.is_cut && answer.lines.is_empty() && answer.looked_back_to.is_some());
+        let at = |text: &str| Some(text.parse().unwrap());
+        let (since, until) = (at("2026-11-02T00:00:00Z"), at("2026-11-03T00:00:00Z"));
+        let answer = index.search(&["suppressed"], &Question { since, until, ..Question::default() }, 9999, u64::MAX).unwrap();
+        assert!(answer.lines.len() == 5000 && !answer.is_cut && answer.lines[0].id == "i9999");
     }
 }

@@ -347,6 +347,11 @@ impl Spool {
         self.shelf.path()
     }
 
+    /// It is held.
+    pub fn holds(&self, id: Id) -> bool {
+        self.age(id).is_some()
+    }
+
     /// Messages that are held.
     pub fn len(&self) -> usize {
         self.locked().count()

@@ -1,6 +1,7 @@
 //! Tests of the whole relay: real sockets on free ports of the loopback, real files, no sleeps that hope.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
+mod admin;
 mod bytes;
 mod cli;
 mod config;
@@ -16,6 +17,7 @@ mod foreign;
 mod held;
 mod host;
 mod house;
+mod http;
 mod judged_again;
 mod keys;
 mod learned;

@@ -25,6 +25,8 @@ pub struct Relay {
     pub address: SocketAddr,
     /// Where it listens for TLS from the first byte.
     pub encrypted: Option<SocketAddr>,
+    /// Where the admin page is.
+    pub pages: Vec<SocketAddr>,
     pub control: Control,
     pub line: Arc<optout_relay::relay::Relay>,
     running: JoinHandle<bool>,
@@ -61,8 +63,8 @@ impl Relay {
         let config = Config::load(Some(&at("relay.toml")), overlay).unwrap_or_else(|fault| panic!("{fault}"));
         let daemon = Daemon::start(config).await.unwrap_or_else(|error| panic!("{error}"));
         let (address, control, line) = (daemon.addresses()[0], daemon.control(), daemon.relay().clone());
-        let encrypted = daemon.addresses().get(1).copied();
-        Self { folder, address, encrypted, control, line, running: tokio::spawn(daemon.run()) }
+        let (encrypted, pages) = (daemon.addresses().get(1).copied(), daemon.admin_addresses());
+        Self { folder, address, encrypted, pages, control, line, running: tokio::spawn(daemon.run()) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -72,8 +74,9 @@ impl Relay {
     /// The suppression log and what was moved away from it, one value a line.
     pub fn suppressed(&self) -> Vec<serde_json::Value> {
         let mut files: Vec<_> = std::fs::read_dir(self.path("var/log")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let is_other =
-            |file: &Path| ["learned", "sent"].iter().any(|name| file.file_name().unwrap().to_str().unwrap().starts_with(name));
+        let is_other = |file: &Path| {
+            ["learned", "sent", "actions"].iter().any(|name| file.file_name().unwrap().to_str().unwrap().starts_with(name))
+        };
         files.retain(|file| file.is_file() && file.extension().is_some_and(|ending| ending == "jsonl") && !is_other(file));
         files.sort();
         let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();

@@ -2,7 +2,11 @@
 
 mod address;
 mod events;
+mod held;
+mod learned;
+mod log;
 mod login;
+mod probe;
 mod status;
 
 use std::fmt::Display;
@@ -25,6 +29,14 @@ pub fn all() -> Router<Arc<Desk>> {
         .route("/address", get(address::show))
         .route("/address/add", post(address::add))
         .route("/address/remove", post(address::remove))
+        .route("/log", get(log::show))
+        .route("/held", get(held::show))
+        .route("/held/retry", post(held::retry))
+        .route("/held/drop", post(held::drop))
+        .route("/learned", get(learned::show))
+        .route("/learned/accept", post(learned::accept))
+        .route("/learned/reject", post(learned::reject))
+        .route("/test", get(probe::show).post(probe::send))
         .route("/login", get(login::show).post(login::enter))
         .route("/logout", post(login::leave))
         .route("/static/style.css", get(|| asset("text/css; charset=utf-8", include_str!("../html/style.css"))))
