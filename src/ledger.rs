@@ -400,7 +400,8 @@ mod tests {
     #[tokio::test]
     async fn rotation_loses_no_line_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (ledger, writers) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }, false, Arc::default()).unwrap();
+        let (ledger, writers) =
+            Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }, false, Arc::default()).unwrap();
         for recipient in ["a", "b", "c", "d", "e"] {
             ledger.record(&[event(recipient)]).await.unwrap();
         }

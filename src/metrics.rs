@@ -188,7 +188,11 @@ impl Metrics {
             Reading::each("let_out", OBSERVED, &self.let_out, "by", LET_OUT),
             Reading::each("outcomes", ENDED, &self.outcomes, "outcome", OUTCOMES),
             Reading::counter("given_up", "Recipients whose mail waited too long and is not tried any more", self.given_up.get()),
-            Reading::histogram("attempt_seconds", "An attempt at the mail host, waiting for a connection included", &self.attempt),
+            Reading::histogram(
+                "attempt_seconds",
+                "An attempt at the mail host, waiting for a connection included",
+                &self.attempt,
+            ),
             Reading::counter("sessions", "Sessions of tools that were begun", self.sessions.get()),
             Reading::gauge("sessions_active", "Sessions of tools now", self.inside() as f64),
             Reading::each("sessions_refused", "Clients that were not let in", &self.sessions_refused, "reason", REFUSED),
@@ -197,7 +201,10 @@ impl Metrics {
             Reading::each("log_write_failures", "Failures to write a log", &self.log_failures, "log", LOGS),
         ];
         let by_both = SOURCES.iter().zip(&self.suppressed).flat_map(|(source, each)| {
-            ACTIONS.iter().zip(&each.0).map(|(action, count)| (vec![("action", *action), ("source", *source)], count.get() as f64))
+            ACTIONS
+                .iter()
+                .zip(&each.0)
+                .map(|(action, count)| (vec![("action", *action), ("source", *source)], count.get() as f64))
         });
         all.push(Reading { name: "suppressed", help: SUPPRESSED, kind: Kind::Counter(by_both.collect()) });
         all
@@ -210,7 +217,13 @@ const OBSERVED: &str = "Recipients who have opted out and were mailed all the sa
 const ENDED: &str = "Recipients by what came of an attempt at the mail host";
 
 impl Reading {
-    fn each<const N: usize>(name: &'static str, help: &'static str, each: &Each<N>, label: &'static str, values: [&'static str; N]) -> Self {
+    fn each<const N: usize>(
+        name: &'static str,
+        help: &'static str,
+        each: &Each<N>,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Self {
         let counts = values.into_iter().zip(&each.0).map(|(value, count)| (vec![(label, value)], count.get() as f64));
         Self { name, help, kind: Kind::Counter(counts.collect()) }
     }

@@ -14,7 +14,7 @@ use super::{About, Desk};
 use crate::ledger::Act;
 use crate::mail::{Address, Id, ReversePath, clean};
 use crate::optout::{self, Attributes, Part, Subject};
-use crate::spool::Forgotten;
+use crate::spool::{Forgotten, Request, Wanted};
 
 /// Characters of a reason or a note.
 const LONGEST: usize = 500;
@@ -30,8 +30,15 @@ pub enum NotDone {
     Failed(String),
     /// It stands on the disk, and the list that is in force is another one.
     NotInForce,
-    /// An attempt for this message is under way.
-    UnderWay,
+}
+
+impl NotDone {
+    /// As a sentence of its own.
+    pub fn sentence(&self) -> String {
+        let text = self.to_string();
+        let (first, rest) = text.split_at(text.len().min(1));
+        format!("{}{rest}.", first.to_ascii_uppercase())
+    }
 }
 
 impl fmt::Display for NotDone {
@@ -45,7 +52,6 @@ impl fmt::Display for NotDone {
             Self::NotInForce => f.write_str(
                 "it is written down but NOT in force: a list cannot be read, and the former one stays in force; the relay's log tells where",
             ),
-            Self::UnderWay => f.write_str("an attempt for this message is under way; try again in a moment"),
         }
     }
 }
@@ -59,8 +65,8 @@ pub struct Removed {
     pub still_out: bool,
 }
 
-/// Opts out whoever is named in one word, as in a plain list; true where that is new. The list and the entry's own words come on top
-/// of `attributes`.
+/// Opts them out; those who were not known yet, and the list in which they stand now. Since when, and by whom, comes on top of
+/// `attributes`.
 pub async fn add(
     desk: &Desk,
     who: &Who,
@@ -112,27 +118,30 @@ pub async fn remove(desk: &Desk, who: &Who, subject: Subject, reason: &str) -> R
     Ok(Removed { was_there: struck.was_there(), still_out: address.as_ref().is_some_and(still_out) })
 }
 
-/// Has a held message tried now; false where it is not held, or under way already.
-pub async fn retry(desk: &Desk, who: &Who, id: Id) -> Result<bool, NotDone> {
-    let about = About { id: &id.to_string(), ..About::default() };
-    desk.note(who, Act::HeldRetried, about).await.map_err(|_| NotDone::Unwritten)?;
-    Ok(desk.relay.spool.hurry(Some(id)) > 0)
+/// Has a held message tried now, or all; how many that are.
+pub async fn retry(desk: &Desk, who: &Who, which: Option<Id>) -> Result<usize, NotDone> {
+    let id = which.map_or_else(|| "all".to_owned(), |id| id.to_string());
+    desk.note(who, Act::HeldRetried, About { id: &id, ..About::default() }).await.map_err(|_| NotDone::Unwritten)?;
+    // Also where the host was not there just now: somebody wants it to be asked.
+    desk.relay.spool.ask_again();
+    Ok(desk.relay.spool.hurry(which))
 }
 
-/// Throws a held message away; false where it is not held.
-pub async fn forget(desk: &Desk, who: &Who, id: Id, reason: &str) -> Result<bool, NotDone> {
+/// Throws a held message away. One that is under way is dropped after that, if it still waits then.
+pub async fn forget(desk: &Desk, who: &Who, id: Id, reason: &str) -> Result<Forgotten, NotDone> {
     let (name, reason) = (id.to_string(), on_one_line(reason));
     let about = About { id: &name, reason: &reason, ..About::default() };
     desk.note(who, Act::HeldDropped, about).await.map_err(|_| NotDone::Unwritten)?;
     let spool = desk.relay.spool.clone();
-    let why = match spawn_blocking(move || spool.forget(id)).await {
-        Ok(Ok(Forgotten::Now)) => return Ok(true),
-        Ok(Ok(Forgotten::Before)) => return Ok(false),
-        Ok(Ok(Forgotten::NotYet)) => {
-            let about = About { id: &name, reason: "an attempt is under way", ..About::default() };
-            let _ = desk.note(who, Act::Failed, about).await;
-            return Err(NotDone::UnderWay);
+    let forget = move || {
+        let forgotten = spool.forget(id)?;
+        if forgotten == Forgotten::NotYet {
+            Request { which: Some(id), wanted: Wanted::Drop }.ask(spool.path())?;
         }
+        Ok::<_, std::io::Error>(forgotten)
+    };
+    let why = match spawn_blocking(forget).await {
+        Ok(Ok(forgotten)) => return Ok(forgotten),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the writer failed".to_owned(),
     };

@@ -91,7 +91,11 @@ fn readings(desk: &Desk, now: Timestamp) -> Vec<Reading> {
     all.extend([
         Reading::gauges("build", "The relay itself; always 1", vec![(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]),
         Reading::gauge("start_time_seconds", "When it was started, since 1970", desk.started.as_second() as f64),
-        Reading::gauge("memory_left_bytes", "Room for messages that is not taken (listen.max_memory)", relay.memory.left() as f64),
+        Reading::gauge(
+            "memory_left_bytes",
+            "Room for messages that is not taken (listen.max_memory)",
+            relay.memory.left() as f64,
+        ),
     ]);
     all.extend(of_list(relay, now));
     all.extend(of_spool(relay));
@@ -121,7 +125,11 @@ fn of_spool(relay: &Relay) -> [Reading; 4] {
         Reading::gauge("spool_messages", "Messages that are held", spool.len() as f64),
         Reading::gauge("spool_oldest_seconds", "How long the message has waited that waits longest", oldest.as_secs_f64()),
         Reading::gauge("spool_free_bytes", "Free on the disk of the spool", spool.free() as f64),
-        Reading::gauge("spool_has_room", "1 while more is free than delivery.min_free; else tools hear 452", is(spool.has_room())),
+        Reading::gauge(
+            "spool_has_room",
+            "1 while more is free than delivery.min_free; else tools hear 452",
+            is(spool.has_room()),
+        ),
     ]
 }
 
@@ -131,7 +139,11 @@ fn of_host(relay: &Relay) -> [Reading; 3] {
     let connections = states.into_iter().map(|(state, count)| (vec![("state", state)], count as f64)).collect();
     let is_up = !relay.spool.host_is_away() && !relay.upstream.refuses_login();
     [
-        Reading::gauge("upstream_up", "0 while the mail host cannot be reached or refuses the login; mail is held then", is(is_up)),
+        Reading::gauge(
+            "upstream_up",
+            "0 while the mail host cannot be reached or refuses the login; mail is held then",
+            is(is_up),
+        ),
         Reading::gauges("upstream_connections", "Connections to the mail host", connections),
         Reading::gauge("upstream_connections_max", "Connections that may be at work at once", pool.max as f64),
     ]

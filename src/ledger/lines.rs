@@ -54,7 +54,13 @@ const WAITING: usize = 1024;
 impl Proof {
     /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Proof`] is dropped. A log that commands
     /// write as well is `shared`.
-    pub fn open(folder: &Path, name: &'static str, rotation: Rotation, shared: bool, counts: &Metrics) -> io::Result<(Self, JoinHandle<()>)> {
+    pub fn open(
+        folder: &Path,
+        name: &'static str,
+        rotation: Rotation,
+        shared: bool,
+        counts: &Metrics,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
         let writer = Writer::open(folder, name, rotation, shared)?.counted_by(counts);
         let (orders, inbox) = mpsc::channel(WAITING);
         Ok((Self(orders), tokio::task::spawn_blocking(move || writer.prove(inbox))))

@@ -9,8 +9,8 @@ use super::Until;
 use crate::learn::Phrases;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, OPTED_OUT, Outcome, PlusTags, Stage, Status};
-use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Rule, Suppression, Title, Verdict};
 use crate::metrics::Source;
+use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Rule, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
 /// A header section that rules must read may not be longer, in bytes.

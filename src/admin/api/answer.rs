@@ -42,7 +42,7 @@ impl No {
 impl From<NotDone> for No {
     fn from(not: NotDone) -> Self {
         let status = match not {
-            NotDone::UnderWay | NotDone::NoList => StatusCode::CONFLICT,
+            NotDone::NoList => StatusCode::CONFLICT,
             NotDone::Unwritten | NotDone::Failed(_) | NotDone::NotInForce => StatusCode::SERVICE_UNAVAILABLE,
         };
         let no = Self::new(status, not.to_string());

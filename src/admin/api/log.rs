@@ -52,8 +52,8 @@ struct Page<'a> {
     records: Vec<Record<'a>>,
     /// To be given as `before` for the page that follows; null on the last one.
     next: Option<u64>,
-    /// The search ended here, because it had read enough: ask on with `until`.
-    looked_back_to: Option<&'a str>,
+    /// The search ended here, because it had read enough: there may be more on the page that follows.
+    looked_back_to: Option<String>,
 }
 
 /// A record; what it does not have is left out.
@@ -122,12 +122,14 @@ pub async fn search(State(desk): State<Arc<Desk>>, Asked(asked): Asked<Question>
         Ok(found) => found,
         Err(error) => {
             tracing::warn!("the logs cannot be read: {error}");
-            return No::new(StatusCode::SERVICE_UNAVAILABLE, "the logs cannot be read; the relay's log tells why").into_response();
+            return No::new(StatusCode::SERVICE_UNAVAILABLE, "the logs cannot be read; the relay's log tells why")
+                .into_response();
         }
     };
-    let next = found.lines.last().filter(|_| found.is_cut).map(|line| line.seq);
+    let last = found.lines.last().filter(|_| found.is_cut).map(|line| line.seq);
+    let looked_back_to = found.looked_back_to.map(|time| time.to_string());
     let records = found.lines.iter().map(record).collect();
-    json(StatusCode::OK, &Page { records, next, looked_back_to: found.looked_back_to.as_deref() })
+    json(StatusCode::OK, &Page { records, next: found.next.or(last), looked_back_to })
 }
 
 fn meant(asked: Question, tags: PlusTags, now: Timestamp) -> Result<ledger::Question, No> {

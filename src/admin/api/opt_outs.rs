@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::answer::{Asked, Named, No, Said, json};
+use crate::admin::Desk;
 use crate::admin::changes::{self, Removed};
 use crate::admin::gate::Who;
-use crate::admin::Desk;
 use crate::optout::{self, Action, Attributes, EntryError, Subject};
 use crate::place::Fault;
 
@@ -219,7 +219,8 @@ pub async fn remove(State(desk): State<Arc<Desk>>, who: Who, Named(name): Named,
     match changes::remove(&desk, &who, subject, &because.reason).await {
         Ok(Removed { was_there: true, still_out }) => json(StatusCode::OK, &Gone { entry, still_suppressed: still_out }),
         Ok(Removed { still_out, .. }) => {
-            let no = No::new(StatusCode::NOT_FOUND, format!("nothing was removed: {entry} stands in no list that is edited here"));
+            let no =
+                No::new(StatusCode::NOT_FOUND, format!("nothing was removed: {entry} stands in no list that is edited here"));
             let hint = "another entry keeps mail from it: /api/v1/check tells which";
             (if still_out { no.hint(hint) } else { no }).into_response()
         }

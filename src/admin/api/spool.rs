@@ -13,7 +13,7 @@ use crate::admin::Desk;
 use crate::admin::changes;
 use crate::admin::gate::Who;
 use crate::mail::Id;
-use crate::spool::{self, Record};
+use crate::spool::{self, Forgotten, Record};
 
 /// Messages of a page, where nobody says how many, and at most.
 const PAGE: usize = 100;
@@ -123,9 +123,9 @@ pub async fn retry(State(desk): State<Arc<Desk>>, who: Who, Named(name): Named) 
         Ok(id) => id,
         Err(no) => return no.into_response(),
     };
-    match changes::retry(&desk, &who, id).await {
-        Ok(true) => json(StatusCode::ACCEPTED, &Done { id: id.to_string(), done: "retried" }),
-        Ok(false) => No::new(StatusCode::NOT_FOUND, format!("{id} does not wait")).hint(GONE).into_response(),
+    match changes::retry(&desk, &who, Some(id)).await {
+        Ok(1..) => json(StatusCode::ACCEPTED, &Done { id: id.to_string(), done: "retried" }),
+        Ok(0) => No::new(StatusCode::NOT_FOUND, format!("{id} does not wait")).hint(GONE).into_response(),
         Err(not) => No::from(not).into_response(),
     }
 }
@@ -142,8 +142,10 @@ pub async fn forget(State(desk): State<Arc<Desk>>, who: Who, Named(name): Named,
         Err(no) => return no.into_response(),
     };
     match changes::forget(&desk, &who, id, &because.reason).await {
-        Ok(true) => json(StatusCode::OK, &Done { id: id.to_string(), done: "dropped" }),
-        Ok(false) => No::new(StatusCode::NOT_FOUND, format!("{id} is not held")).hint(GONE).into_response(),
+        Ok(Forgotten::Now) => json(StatusCode::OK, &Done { id: id.to_string(), done: "dropped" }),
+        // If it still waits then.
+        Ok(Forgotten::NotYet) => json(StatusCode::ACCEPTED, &Done { id: id.to_string(), done: "dropped_after_attempt" }),
+        Ok(Forgotten::Before) => No::new(StatusCode::NOT_FOUND, format!("{id} is not held")).hint(GONE).into_response(),
         Err(not) => No::from(not).into_response(),
     }
 }
@@ -151,5 +153,6 @@ pub async fn forget(State(desk): State<Arc<Desk>>, who: Who, Named(name): Named,
 const GONE: &str = "it was delivered, given up or dropped, or is under way just now; the log tells";
 
 fn id(text: &str) -> Result<Id, No> {
-    Id::parse(text).ok_or_else(|| No::bad("this is no id of a message").hint("an id has 17 letters and digits; /api/v1/spool tells them"))
+    Id::parse(text)
+        .ok_or_else(|| No::bad("this is no id of a message").hint("an id has 17 letters and digits; /api/v1/spool tells them"))
 }

@@ -58,9 +58,7 @@ struct Spool {
 pub async fn show(State(desk): State<Arc<Desk>>) -> Response {
     let relay = &desk.relay;
     let list = relay.lists.current_shared();
-    let file = |learned| {
-        move |file: &Source| File { path: file.path.display().to_string(), entries: file.entries, learned }
-    };
+    let file = |learned| move |file: &Source| File { path: file.path.display().to_string(), entries: file.entries, learned };
     let state = match () {
         () if relay.upstream.refuses_login() => "login_refused",
         () if relay.spool.host_is_away() => "away",

@@ -12,10 +12,10 @@ use serde::Deserialize;
 
 use super::events::Shown;
 use super::{Frame, page, tell};
+use crate::admin::Desk;
+use crate::admin::changes::{self, Removed};
 use crate::admin::gate::Signed;
 use crate::admin::sessions::Session;
-use crate::admin::Desk;
-use crate::admin::changes::{self, NotDone, Removed};
 use crate::admin::verdict::{Rule, Verdict, verdict};
 use crate::ledger::{Question, Whom};
 use crate::mail::{Address, ReversePath};
@@ -91,7 +91,9 @@ async fn about(desk: &Desk, address: &Address, sender: &ReversePath, now: Timest
 
 /// What there is to say of the entry that decides.
 fn facts(verdict: Verdict) -> Vec<(&'static str, String)> {
-    let Some(Rule { kind, value, file, line, since, until, reason, source, senders, note }) = verdict.rule else { return Vec::new() };
+    let Some(Rule { kind, value, file, line, since, until, reason, source, senders, note }) = verdict.rule else {
+        return Vec::new();
+    };
     let senders = Some(senders.join(" ")).filter(|senders| !senders.is_empty());
     let facts = [
         ("rule", Some(format!("{kind} {value}"))),
@@ -133,7 +135,7 @@ pub async fn add(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
             let words = if is_new { "has opted out: mail to it does not leave from now on" } else { "stood in the list already" };
             said(true, format!("{text} {words} ({}).", list.display()))
         }
-        Err(not) => said(false, sentence(&not)),
+        Err(not) => said(false, not.sentence()),
     }
 }
 
@@ -150,21 +152,15 @@ pub async fn remove(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
     }
     let Removed { was_there, still_out } = match changes::remove(&desk, &form.who, subject, reason).await {
         Ok(removed) => removed,
-        Err(not) => return said(false, sentence(&not)),
+        Err(not) => return said(false, not.sentence()),
     };
     match (was_there, still_out) {
         (true, false) => said(true, format!("{text} is mailed again from now on.")),
         (true, true) => said(false, format!("The entry was removed, but another rule still keeps mail from {text}: see below.")),
-        (false, true) => {
-            said(false, format!("Nothing was removed: {text} is kept from mail by the rule below, which this page does not edit."))
-        }
+        (false, true) => said(
+            false,
+            format!("Nothing was removed: {text} is kept from mail by the rule below, which this page does not edit."),
+        ),
         (false, false) => said(false, format!("Nothing was removed: {text} stands in no list.")),
     }
-}
-
-/// As a sentence of its own.
-pub fn sentence(not: &NotDone) -> String {
-    let text = not.to_string();
-    let (first, rest) = text.split_at(text.len().min(1));
-    format!("{}{rest}.", first.to_ascii_uppercase())
 }
