@@ -15,7 +15,7 @@
 //!
 //! | floor | file | what it is |
 //! |---|---|---|
-//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `lessons`: where it meets what is learned; `words`: the operational log |
+//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `lessons`: where it meets what is learned; `words`: the operational log; `postfix`: the same in Postfix's form |
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit`, `optout/strike` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited; an opt-out taken out of all lists |

@@ -284,7 +284,7 @@ mod tests {
             "optout_relay_suppressed_total{action=\"reject\",source=\"list\"} 0",
             "optout_relay_log_write_failures_total{log=\"sent\"} 1",
             "optout_relay_sessions_total 2",
-            "optout_relay_sessions_active 1",
+            "optout_relay_sessions_active 1.0",
             "optout_relay_answer_seconds_count 3",
         ] {
             assert_eq!(lines(&metrics, expected), [expected]);

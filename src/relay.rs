@@ -6,6 +6,7 @@ mod held;
 mod judged;
 mod lessons;
 mod patience;
+mod postfix;
 mod sent;
 mod words;
 
@@ -29,6 +30,8 @@ use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
 use crate::spool::{Record, Spool};
 use crate::upstream::{Load, Sent, To, Upstream};
+pub use postfix::TARGET as POSTFIX;
+
 use answer::{Answer, answer};
 use judged::{Judged, Logged, Rules, event};
 
@@ -159,6 +162,7 @@ impl Relay {
         if let Err(NotLearned) = self.learner.note(&mail) {
             return Reply::CANNOT_LEARN;
         }
+        postfix::came(&mail);
         match self.patience {
             // Where so many wait for the host already, more would only wait in memory instead of on disk.
             Some(patience) if self.late.available_permits() > 0 && self.spool.may_try() => {
@@ -235,6 +239,9 @@ impl Relay {
             let mut record = Record::of(&mail, arrived);
             record.note(outcomes.iter().cloned());
             self.report_relayed(&mail, &record, &relayed).await;
+        }
+        if outcomes.iter().all(|(_, outcome)| !matches!(outcome, Outcome::Deferred(_))) {
+            postfix::removed(id);
         }
         let is_refused = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
         match answer(id, &outcomes) {
@@ -342,11 +349,16 @@ impl Relay {
     fn tell(&self, mail: &Mail, outcomes: &[(usize, Outcome)], started: Instant) {
         self.metrics.attempted(outcomes.iter().map(|(_, outcome)| outcome), started.elapsed());
         words::log_outcomes(mail, outcomes, self.upstream.name(), started);
+        for (place, outcome) in outcomes {
+            postfix::outcome(mail, *place, outcome, self.upstream.name(), started.elapsed());
+        }
     }
 
     async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {
         events.iter().for_each(words::log_suppression);
-        self.ledger.record(events).await
+        self.ledger.record(events).await?;
+        events.iter().for_each(postfix::suppressed);
+        Ok(())
     }
 
     /// A new id.

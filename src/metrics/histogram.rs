@@ -52,7 +52,7 @@ impl Histogram {
 
     /// As it is now. The number of all is that of the classes, so that they never contradict each other.
     pub fn seen(&self) -> Seen {
-        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let classes: Vec<_> = bounds.zip(&self.counts).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
         let count = classes.iter().map(|(_, count)| count).sum();
         Seen { sum: self.micros.load(Ordering::Relaxed) as f64 / 1e6, count, classes }
@@ -71,7 +71,7 @@ mod tests {
         }
         let seen = histogram.seen();
         let filled: Vec<_> = seen.classes.into_iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(filled, [(0.0005, 2), (0.001, 1), (120.0, 1), (f64::MAX, 1)]);
+        assert_eq!(filled, [(0.0005, 2), (0.001, 1), (120.0, 1), (f64::INFINITY, 1)]);
         assert_eq!((seen.count, seen.sum), (5, 240.001002));
     }
 }

@@ -14,7 +14,7 @@ use super::histogram::{Histogram, Seen};
 pub struct Reading {
     /// Without `optout_relay_` and `_total`.
     pub name: &'static str,
-    /// For people; without a full stop, which is added.
+    /// For people.
     pub help: &'static str,
     /// What it is, and its values.
     pub kind: Kind,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Attempt, Attempted, Relay, Until, words};
+use super::{Attempt, Attempted, Relay, Until, postfix, words};
 use crate::dsn::{self, Notice, Occasion, Reporter};
 use crate::mail::{Id, Mail, Outcome, Stage, Status};
 use crate::memory::Share;
@@ -102,8 +102,14 @@ impl Relay {
                 None => {
                     reported = true;
                     held.record.delay_told |= late;
+                    let (id, is_settled) = (held.record.envelope.id, held.record.is_settled());
                     match held.settle(wait).await {
-                        Ok(()) => return,
+                        Ok(()) => {
+                            if is_settled {
+                                postfix::removed(id);
+                            }
+                            return;
+                        }
                         Err((back, error)) => {
                             held = back;
                             error

@@ -35,6 +35,7 @@ mod notice_forms;
 mod notices;
 mod notify;
 mod papers;
+mod postfix_log;
 mod process;
 mod queue;
 mod records;
