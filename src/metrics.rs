@@ -10,7 +10,7 @@ use std::time::Duration;
 pub use prometheus_client::metrics::counter::Counter;
 
 pub use histogram::Histogram;
-pub use text::{Kind, Reading, text};
+pub use text::{Form, Kind, Reading, text};
 
 use crate::mail::Outcome;
 use crate::optout::{Action, Attributes};
@@ -248,7 +248,7 @@ mod tests {
     use crate::optout::Evidence;
 
     fn lines(metrics: &Metrics, start: &str) -> Vec<String> {
-        let text = text(metrics.readings());
+        let text = text(metrics.readings(), Form::OpenMetrics);
         text.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
     }
 

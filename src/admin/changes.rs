@@ -155,7 +155,8 @@ async fn in_force(desk: &Desk, parts: &[Part]) -> Result<(), NotDone> {
     for part in parts {
         Arc::clone(&desk.relay.lists).renew(*part).await;
     }
-    if desk.relay.lists.is_stale() { Err(NotDone::NotInForce) } else { Ok(()) }
+    let is_stale = |part: &Part| desk.relay.lists.is_stale_in(*part);
+    if parts.iter().any(is_stale) { Err(NotDone::NotInForce) } else { Ok(()) }
 }
 
 async fn failed(desk: &Desk, who: &Who, address: &str, why: &str) -> NotDone {

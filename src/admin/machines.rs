@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 
 use super::Desk;
-use crate::metrics::{Reading, text};
+use crate::metrics::{Form, Reading, text};
 use crate::relay::Relay;
-
-/// As the format wants to be called.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Every address of it.
 pub fn all() -> Router<Arc<Desk>> {
@@ -80,8 +77,10 @@ fn notes(relay: &Relay) -> Vec<&'static str> {
     checks.into_iter().filter_map(|(holds, what)| holds.then_some(what)).collect()
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], text(readings(&desk, Timestamp::now()))).into_response()
+async fn metrics(State(desk): State<Arc<Desk>>, asked: HeaderMap) -> Response {
+    let accept = asked.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let form = Form::wanted(accept);
+    ([(header::CONTENT_TYPE, form.kind())], text(readings(&desk, Timestamp::now()), form)).into_response()
 }
 
 /// What was counted, and what can be read now.

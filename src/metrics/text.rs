@@ -1,9 +1,9 @@
-//! Numbers as Prometheus reads them (OpenMetrics text). Never counts.
+//! Numbers as Prometheus reads them. Never counts.
 
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text as encoding};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text, text as openmetrics};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -55,13 +55,40 @@ impl Reading {
     }
 }
 
+/// The forms that programs ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Prometheus text, 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Form {
+    /// As the header of a request wants it; what it does not know it is not given.
+    pub fn wanted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// As it is called over HTTP.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 /// Everything in one text.
-pub fn text(readings: Vec<Reading>) -> String {
+pub fn text(readings: Vec<Reading>, form: Form) -> String {
     let mut registry = Registry::with_prefix("optout_relay");
     registry.register_collector(Box::new(Scrape(readings)));
     let mut text = String::new();
     // A String takes every write.
-    let _ = encoding::encode(&mut text, &registry);
+    let _ = match form {
+        Form::Prometheus => prometheus_text::encode(&mut text, &registry),
+        Form::OpenMetrics => openmetrics::encode(&mut text, &registry),
+    };
     text
 }
 

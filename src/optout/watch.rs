@@ -101,7 +101,12 @@ impl Lists {
 
     /// What stands on the disk was refused when it was read last, and a former list is in force.
     pub fn is_stale(&self) -> bool {
-        self.stale.iter().any(|stale| stale.load(Ordering::Relaxed))
+        [Part::Written, Part::Learned].into_iter().any(|part| self.is_stale_in(part))
+    }
+
+    /// The same for one part.
+    pub fn is_stale_in(&self, part: Part) -> bool {
+        self.stale[part as usize].load(Ordering::Relaxed)
     }
 
     /// Tells of every list that comes into force from now on.

@@ -2,14 +2,21 @@
 //! nothing that there is not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::api::Asked;
+use crate::host::{Host, MODERN, Script};
 use crate::http::ask;
 use crate::rig::{Client, eventually};
 
+/// As Prometheus asks.
+const OPEN_METRICS: (&str, &str) = ("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3");
+
 /// Every sample: name and labels as they stand there, and the value.
 async fn scrape(asked: &Asked) -> BTreeMap<String, f64> {
-    let answer = ask(asked.page, "GET", "/metrics", &[], "").await;
+    let answer = ask(asked.page, "GET", "/metrics", &[OPEN_METRICS], "").await;
     assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8", "{answer:?}");
     assert!(answer.status == 200 && answer.body.ends_with("# EOF\n"), "{answer:?}");
     let samples = answer.body.lines().filter(|line| !line.starts_with('#'));
@@ -132,7 +139,7 @@ async fn sessions_are_counted_in_and_out_and_strangers_too() {
 #[tokio::test]
 async fn a_whole_scrape_follows_the_conventions() {
     let asked = Asked::open("", "").await;
-    let body = ask(asked.page, "GET", "/metrics", &[], "").await.body;
+    let body = ask(asked.page, "GET", "/metrics", &[OPEN_METRICS], "").await.body;
     let (mut named, mut described) = (BTreeSet::new(), BTreeMap::new());
     for line in body.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
@@ -155,6 +162,57 @@ async fn a_whole_scrape_follows_the_conventions() {
     // One value a class, however many scrapes and mails there are.
     let samples = body.lines().filter(|line| !line.starts_with('#')).count();
     assert!(samples < 200, "{samples}");
+    asked.relay.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_does_not_know_openmetrics_gets_the_older_text() {
+    let asked = Asked::open("", "").await;
+    let old = ask(asked.page, "GET", "/metrics", &[], "").await;
+    assert_eq!(old.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert!(old.body.contains("# TYPE optout_relay_messages_accepted_total counter\n") && !old.body.contains("# EOF"));
+    // promtool is Prometheus's own reader, where it is there.
+    let mut promtool = Command::new("promtool");
+    if let Ok(mut child) =
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    {
+        child.stdin.take().unwrap().write_all(old.body.as_bytes()).unwrap();
+        let said = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert_eq!(said, "");
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring/alerts.yml");
+        let checked = Command::new("promtool").args(["check", "rules"]).arg(rules).output().unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+    } else {
+        eprintln!("promtool is not there: metrics and alerts are not examined by it");
+    }
+    asked.relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_learned_is_counted_and_then_suppresses_by_that_source() {
+    let asked = Asked::open("", "").await;
+    let before = scrape(&asked).await;
+    let mut client = asked.relay.client().await;
+    client.mail("shop@a.example", &["new@x.example", "optout+buyer@relay.local"], "Subject: x\r\n\r\nx").await;
+    client.say("RSET").await;
+    client.mail("shop@a.example", &["new@x.example"], "Subject: x\r\n\r\nx").await;
+    let after = grown(&before, &scrape(&asked).await);
+    assert_eq!(after["learned_total{event=\"learned\"}"], 1.0, "{after:?}");
+    assert_eq!(after["suppressed_total{action=\"reject\",source=\"address\"}"], 2.0, "{after:?}");
+    assert_eq!(after["list_entries{part=\"learned\"}"], 1.0, "{after:?}");
+    asked.relay.stop().await;
+}
+
+#[tokio::test]
+async fn connections_to_the_host_are_seen_at_work_and_idle() {
+    let host = Host::start(Script::new(MODERN)).await;
+    let asked = Asked::open("", &host.url()).await;
+    let mut client = asked.relay.client().await;
+    assert!(client.mail("shop@a.example", &["in@x.example"], "Subject: x\r\n\r\nx").await.starts_with("250"));
+    let samples = scrape(&asked).await;
+    let connections = |state: &str| samples[&format!("optout_relay_upstream_connections{{state=\"{state}\"}}")];
+    assert_eq!((connections("busy"), connections("idle")), (0.0, 1.0));
     asked.relay.stop().await;
 }
 
