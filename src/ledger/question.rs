@@ -45,6 +45,8 @@ pub struct Line {
     pub intake: String,
     /// The order that a notice names.
     pub order: Option<String>,
+    /// Who has done it at the admin page.
+    pub who: String,
     /// Where it went.
     pub upstream: String,
     /// Number in the chain; 0 of a line from before it.

@@ -20,7 +20,7 @@ use crate::mail::Address;
 const LINES: usize = 50;
 
 /// Bytes that are read for a page at most; whoever wants more asks for the next.
-const BUDGET: u64 = 128 << 20;
+const BUDGET: u64 = 96 << 20;
 
 /// What is asked; empty: any.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -86,7 +86,7 @@ struct Wanted {
     /// reject, drop or bounce
     #[arg(long, value_name = "ACTION", value_parser = str::parse::<Action>)]
     action: Option<Action>,
-    /// Which log: what was not sent, who was mailed, what was learned, or all by time
+    /// Which log: what was not sent, who was mailed, what was learned, what people did at the admin page, or all by time
     #[arg(long, value_name = "LOG", value_enum, default_value_t = Which::Suppressed)]
     log: Which,
 }
@@ -96,6 +96,7 @@ enum Which {
     Suppressed,
     Sent,
     Learned,
+    Actions,
     All,
 }
 
@@ -105,7 +106,8 @@ impl Which {
             Self::Suppressed => &["suppressed"],
             Self::Sent => &["sent"],
             Self::Learned => &["learned"],
-            Self::All => &["suppressed", "sent", "learned"],
+            Self::Actions => &["actions"],
+            Self::All => &["suppressed", "sent", "learned", "actions"],
         }
     }
 }
@@ -262,7 +264,9 @@ pub fn told(line: &Line) -> String {
     if let Some(order) = &line.order {
         add(&format_args!("  order {order}"));
     }
-    if !line.id.is_empty() {
+    if !line.who.is_empty() {
+        add(&format_args!("  by {} from {}", line.who, line.client));
+    } else if !line.id.is_empty() {
         let sender = if line.sender.is_empty() { "<>" } else { &line.sender };
         add(&format_args!("  from {sender}"));
     }
