@@ -39,6 +39,7 @@ use crate::learn::imap::Mailbox;
 use crate::learn::{self, Book, BookError, Learner, Phrases, Quarantine, Scribe};
 use crate::ledger::{self, Actions, Ledger, Rotation};
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::optout::{Lists, Part};
 use crate::orders::{self, Caps, Orders};
 use crate::place::Fault;
@@ -146,7 +147,9 @@ impl Daemon {
         };
         let rotation = Rotation { size: file.log.rotate_size.0, age: file.log.rotate_age, keep: file.log.keep };
         let logs = config.logs();
-        let (ledger, mut writers) = Ledger::open(&logs, rotation, file.log.sent).map_err(|e| StartError::Folder(logs, e))?;
+        let metrics = Arc::<Metrics>::default();
+        let opened = Ledger::open(&logs, rotation, file.log.sent, metrics.clone());
+        let (ledger, mut writers) = opened.map_err(|e| StartError::Folder(logs, e))?;
         // A crash may have come between an entry and its line.
         let logs = config.logs();
         let told = tokio::task::spawn_blocking(move || ledger::ends_of(&logs, "learned")).await.unwrap_or_default();
@@ -177,6 +180,7 @@ impl Daemon {
             learner,
             judge_headers: config.judge_headers(),
             ledger,
+            metrics,
             upstream,
             spool,
             memory: memory.clone(),

@@ -11,6 +11,7 @@ mod verify;
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub use past::{First, Found, Past};
 pub use question::{Line, Question, Rule, Whom, moment};
 pub use together::{length_of, search};
 pub use verify::{Place, Verified, length, verify};
+
+use crate::metrics::{LetOut, Metrics, Source};
 
 /// One line of the suppression log. The names are public: people script against them.
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +61,9 @@ pub struct Event {
     pub list: String,
     /// What the tool had been told about this recipient when the line was written.
     pub reply: String,
+    /// Where the entry comes from; counted, and not in the line.
+    #[serde(skip)]
+    pub origin: Source,
 }
 
 /// What became of a mail to somebody who has opted out.
@@ -161,27 +167,38 @@ pub struct Ledger {
     suppressed: Proof,
     learned: Proof,
     sent: Option<Tale>,
+    counts: Arc<Metrics>,
 }
 
 impl Ledger {
     /// Opens the logs in `folder` and starts their writers; await the handles after the last [`Ledger`] is dropped. Without
     /// `sent` nobody writes down who was mailed.
-    pub fn open(folder: &Path, rotation: Rotation, sent: bool) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let (suppressed, proving) = Proof::open(folder, "suppressed", rotation, false)?;
-        let (learned, learning) = Proof::open(folder, "learned", rotation, true)?;
-        let (sent, telling) = if sent { Some(Tale::open(folder, "sent", rotation)?) } else { None }.unzip();
+    pub fn open(folder: &Path, rotation: Rotation, sent: bool, counts: Arc<Metrics>) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let (suppressed, proving) = Proof::open(folder, "suppressed", rotation, false, &counts)?;
+        let (learned, learning) = Proof::open(folder, "learned", rotation, true, &counts)?;
+        let (sent, telling) = if sent { Some(Tale::open(folder, "sent", rotation, &counts)?) } else { None }.unzip();
         let writers = [Some(proving), Some(learning), telling].into_iter().flatten().collect();
-        Ok((Self { suppressed, learned, sent }, writers))
+        Ok((Self { suppressed, learned, sent, counts }, writers))
     }
 
     /// Returns when the events are on disk.
     pub async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {
-        self.suppressed.write(text(events)?).await
+        self.suppressed.write(text(events)?).await?;
+        for event in events {
+            match event.event {
+                Ending::Suppressed => self.counts.suppressed(event.action, event.origin),
+                Ending::Observed => self.counts.let_out(LetOut::Observe),
+                Ending::Exempted => self.counts.let_out(LetOut::Exempt),
+            }
+        }
+        Ok(())
     }
 
     /// The same for what was learned.
     pub async fn learned(&self, lines: &[Learning]) -> Result<(), NotWritten> {
-        self.learned.write(text(lines)?).await
+        self.learned.write(text(lines)?).await?;
+        lines.iter().for_each(|line| self.counts.learned(line.event as usize));
+        Ok(())
     }
 
     /// Somebody was mailed. Nobody waits for the disk: a crash of the machine may lose the last of these lines, one of the relay
@@ -256,8 +273,8 @@ pub struct Actions(Proof);
 
 impl Actions {
     /// Opens it in `folder` and starts its writer; await the handle after the last [`Actions`] is dropped.
-    pub fn open(folder: &Path, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
-        let (proof, writer) = Proof::open(folder, "actions", rotation, false)?;
+    pub fn open(folder: &Path, rotation: Rotation, counts: &Metrics) -> io::Result<(Self, JoinHandle<()>)> {
+        let (proof, writer) = Proof::open(folder, "actions", rotation, false, counts)?;
         Ok((Self(proof), writer))
     }
 
@@ -347,6 +364,7 @@ mod tests {
             since: None,
             list: text(),
             reply: text(),
+            origin: Source::default(),
         }
     }
 
@@ -372,7 +390,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
         std::fs::write(&path, format!("{{\"recipient\":\"a\"}}\n{{\"recipi{}", "x".repeat(200_000))).unwrap();
-        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false, Arc::default()).unwrap();
         ledger.record(&[event("b"), event("c")]).await.unwrap();
         drop(ledger);
         ended(writers).await;
@@ -382,7 +400,8 @@ mod tests {
     #[tokio::test]
     async fn rotation_loses_no_line_and_keeps_the_newest_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (ledger, writers) = Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }, false).unwrap();
+        let (ledger, writers) =
+            Ledger::open(folder.path(), Rotation { size: 1, keep: 2, ..ROOMY }, false, Arc::default()).unwrap();
         for recipient in ["a", "b", "c", "d", "e"] {
             ledger.record(&[event(recipient)]).await.unwrap();
         }
@@ -395,7 +414,7 @@ mod tests {
     async fn a_deleted_or_moved_file_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
-        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false, Arc::default()).unwrap();
         ledger.record(&[event("a")]).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         ledger.record(&[event("b")]).await.unwrap();
@@ -413,7 +432,7 @@ mod tests {
     async fn what_is_not_on_disk_is_told_and_writing_goes_on_when_it_can() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("suppressed.jsonl");
-        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false).unwrap();
+        let (ledger, writers) = Ledger::open(folder.path(), ROOMY, false, Arc::default()).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert_eq!(ledger.record(&[event("a")]).await, Err(NotWritten));

@@ -15,7 +15,7 @@
 //!
 //! | floor | file | what it is |
 //! |---|---|---|
-//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `lessons`: where it meets what is learned; `words`: the operational log |
+//! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `lessons`: where it meets what is learned; `words`: the operational log; `postfix`: the same in Postfix's form |
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit`, `optout/strike` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited; an opt-out taken out of all lists |
@@ -37,10 +37,11 @@
 //! | 4 loop | [`delivery`] | the runner: held mail that is due goes out again |
 //! | 1 decider | [`smtp`] | `command` and its `parameters`, `auth` (how a client says who it is), `reply`, `session` (state machine, no sockets), `input` (bytes to lines) |
 //! | 4 loop | `smtp/mod`, `smtp/connection` | accept loop, one client's connection; `stream` (in the clear or TLS), `crowd` (who is inside, and who makes room), `seldom` (what must not fill the log) |
+//! | 1 decider | [`metrics`] | what is counted while mail goes by: `histogram` (how long it took), `text` (as Prometheus reads it) |
 //! | 2 holder | [`memory`] | room for messages, over all sessions and attempts |
 //! | 2 holder | [`certificate`] | who we are, for TLS with tools and browsers |
 //! | 2 holder | [`users`] | who may log in, hot-reloaded; `user` (whom a session knows), `file` (read), `edit` (changed), `hash` (what is kept of a password) |
-//! | 4 loop | [`admin`] | the admin page: `door` (connections), `gate` (what every request must pass), `sessions` (who is logged in), `pages` (one file a page, with `html`), `chart`, `problems` (what the relay said last) |
+//! | 4 loop | [`admin`] | the admin page: `door` (connections), `gate` (what every request must pass), `sessions` (who is logged in), `pages` (one file a page, with `html`), `chart`, `problems` (what the relay said last); `verdict` and `changes` (asked and made there and by programs), `api` (JSON), `machines` (health and numbers) |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `access` (who can reach us, and who may use us), `admin` (the admin page), `learning`, `mod` as meant |
 //! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
@@ -72,6 +73,7 @@ pub mod learn;
 
 pub mod ledger;
 pub mod memory;
+pub mod metrics;
 pub mod orders;
 pub mod spool;
 pub mod upstream;

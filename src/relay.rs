@@ -6,6 +6,7 @@ mod held;
 mod judged;
 mod lessons;
 mod patience;
+mod postfix;
 mod sent;
 mod words;
 
@@ -24,10 +25,13 @@ use crate::learn::{Learner, NotLearned};
 use crate::ledger::{Event, Ledger, NotWritten};
 use crate::mail::{Address, Envelope, Id, Mail, Message, Outcome, received};
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::optout::{self, Action, Context, Lists, Policy, Title, Verdict};
 use crate::smtp::Reply;
 use crate::spool::{Record, Spool};
 use crate::upstream::{Load, Sent, To, Upstream};
+pub use postfix::TARGET as POSTFIX;
+
 use answer::{Answer, answer};
 use judged::{Judged, Logged, Rules, event};
 
@@ -49,6 +53,8 @@ pub struct Relay {
     pub judge_headers: bool,
     /// The proof.
     pub ledger: Ledger,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The real host.
     pub upstream: Upstream,
     /// Mail that waits.
@@ -122,7 +128,17 @@ impl Relay {
 
     /// After the final dot: judges again, delivers or holds, answers. 250 means that the host has it, that it is on disk,
     /// or that all recipients are suppressed and logged; anything else leaves the message with the tool.
-    pub async fn take(self: &Arc<Self>, mut envelope: Envelope, message: Message) -> Reply {
+    pub async fn take(self: &Arc<Self>, envelope: Envelope, message: Message) -> Reply {
+        let (begun, recipients) = (Instant::now(), envelope.recipients.len());
+        let reply = self.settle_at_once(envelope, message).await;
+        match reply.is_positive() {
+            true => self.metrics.accepted(recipients, begun.elapsed()),
+            false => self.metrics.turned_away(reply.code, begun.elapsed()),
+        }
+        reply
+    }
+
+    async fn settle_at_once(self: &Arc<Self>, mut envelope: Envelope, message: Message) -> Reply {
         if message.received_count() > MAX_HOPS {
             return Reply::LOOP;
         }
@@ -146,6 +162,7 @@ impl Relay {
         if let Err(NotLearned) = self.learner.note(&mail) {
             return Reply::CANNOT_LEARN;
         }
+        postfix::came(&mail);
         match self.patience {
             // Where so many wait for the host already, more would only wait in memory instead of on disk.
             Some(patience) if self.late.available_permits() > 0 && self.spool.may_try() => {
@@ -223,6 +240,9 @@ impl Relay {
             record.note(outcomes.iter().cloned());
             self.report_relayed(&mail, &record, &relayed).await;
         }
+        if outcomes.iter().all(|(_, outcome)| !matches!(outcome, Outcome::Deferred(_))) {
+            postfix::removed(id);
+        }
         let is_refused = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
         match answer(id, &outcomes) {
             Answer::Say(reply) => reply,
@@ -280,7 +300,7 @@ impl Relay {
                     Err(status) => {
                         let later = |place: &usize| (*place, Outcome::Deferred(status.clone()));
                         let mut outcomes: Vec<_> = judged.places.iter().map(later).collect();
-                        words::log_outcomes(mail, &outcomes, self.upstream.name(), started);
+                        self.tell(mail, &outcomes, started);
                         // After a connection that was closed: who is in the log as suppressed is, whatever the next list says.
                         outcomes.extend(judged.settled_outcomes(mail));
                         return Ok(Attempt { outcomes, relayed: Vec::new() });
@@ -312,7 +332,7 @@ impl Relay {
                     let kept_back = outcomes.len();
                     outcomes.extend(judged.places.iter().copied().zip(sent));
                     let sent = &outcomes[kept_back..];
-                    words::log_outcomes(mail, sent, self.upstream.name(), started);
+                    self.tell(mail, sent, started);
                     self.record_sent(mail, sent).await;
                     self.learn_refusals(mail, sent).await;
                     let relayed = if reports_success { Vec::new() } else { relayed(mail, sent) };
@@ -325,9 +345,20 @@ impl Relay {
         }
     }
 
+    /// What came of an attempt.
+    fn tell(&self, mail: &Mail, outcomes: &[(usize, Outcome)], started: Instant) {
+        self.metrics.attempted(outcomes.iter().map(|(_, outcome)| outcome), started.elapsed());
+        words::log_outcomes(mail, outcomes, self.upstream.name(), started);
+        for (place, outcome) in outcomes {
+            postfix::outcome(mail, *place, outcome, self.upstream.name(), started.elapsed());
+        }
+    }
+
     async fn record(&self, events: &[Event]) -> Result<(), NotWritten> {
         events.iter().for_each(words::log_suppression);
-        self.ledger.record(events).await
+        self.ledger.record(events).await?;
+        events.iter().for_each(postfix::suppressed);
+        Ok(())
     }
 
     /// A new id.

@@ -17,9 +17,9 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use super::Desk;
 use super::door::Peer;
 use super::sessions::Session;
+use super::{Desk, api};
 use crate::mail::clean;
 use crate::users::{Login, User};
 
@@ -60,19 +60,23 @@ enum Room {
 
 fn room(path: &str) -> Room {
     match path {
-        "/login" | "/healthz" | "/readyz" => Room::Open,
+        // What can be asked is no secret.
+        "/login" | "/healthz" | "/readyz" | "/api/openapi.json" => Room::Open,
         "/metrics" => Room::Machines,
         path if path.starts_with("/static/") => Room::Open,
-        path if path == "/api" || path.starts_with("/api/") => Room::Api,
+        path if path.starts_with("/api/") => Room::Api,
         _ => Room::Pages,
     }
 }
 
 /// Every request comes by here.
 pub async fn gate(State(desk): State<Arc<Desk>>, Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
-    let is_asset = request.uri().path().starts_with("/static/");
+    let (is_asset, is_api) = (request.uri().path().starts_with("/static/"), request.uri().path().starts_with("/api/"));
     let answered = timeout(PATIENCE, pass(&desk, peer, request, next)).await;
     let mut response = answered.unwrap_or_else(|_| no(StatusCode::GATEWAY_TIMEOUT, "that took too long; try again"));
+    if is_api {
+        response = api::told(response);
+    }
     let headers = response.headers_mut();
     headers.extend(HEADERS);
     let keep = if is_asset { "max-age=3600" } else { "no-store" };
@@ -87,7 +91,8 @@ async fn pass(desk: &Arc<Desk>, peer: Peer, mut request: Request, next: Next) ->
         return no(StatusCode::MISDIRECTED_REQUEST, hint);
     }
     let (room, changes) = (room(request.uri().path()), !matches!(*request.method(), Method::GET | Method::HEAD));
-    if changes && room != Room::Api && is_foreign(request.headers(), peer) {
+    // The API as well: a browser that was asked for a password there sends it along whoever has it do so.
+    if changes && is_foreign(request.headers(), peer) {
         return no(StatusCode::FORBIDDEN, "this came from a page of another site, and nothing was done");
     }
     if changes && desk.read_only && request.uri().path() != "/login" && request.uri().path() != "/logout" {
@@ -113,9 +118,14 @@ async fn pass(desk: &Arc<Desk>, peer: Peer, mut request: Request, next: Next) ->
     next.run(request).await
 }
 
+/// Why something was refused, for whoever tells it in another form.
+#[derive(Clone, Debug)]
+pub struct Why(pub String);
+
 /// A refusal in plain text.
 pub fn no(status: StatusCode, why: &str) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{why}\n")).into_response()
+    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (status, plain, Extension(Why(why.to_owned())), format!("{why}\n")).into_response()
 }
 
 /// Whoever has to log in comes back to where they wanted to go.

@@ -1,12 +1,16 @@
 //! The admin page: what a shop owner sees and does in a browser. Never decides about mail, never changes a file that a command could
 //! not change.
 
+mod api;
+mod changes;
 mod chart;
 mod door;
 mod gate;
+mod machines;
 mod pages;
 mod problems;
 mod sessions;
+mod verdict;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,5 +167,6 @@ fn words(event: Act) -> &'static str {
 
 /// All pages, behind the gate.
 pub fn pages(desk: Arc<Desk>) -> Router {
-    pages::all().layer(from_fn_with_state(desk.clone(), gate::gate)).layer(DefaultBodyLimit::max(FORM)).with_state(desk)
+    let all = pages::all().merge(machines::all()).merge(api::all());
+    all.layer(from_fn_with_state(desk.clone(), gate::gate)).layer(DefaultBodyLimit::max(FORM)).with_state(desk)
 }

@@ -12,6 +12,7 @@ mod password;
 mod progress;
 mod serve;
 mod spool;
+mod syslog;
 mod user;
 
 use std::fmt::Display;

@@ -11,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::syslog::{self, Syslog};
 use super::{Done, Exit, Failure, TRUSTS_ANYBODY, talk};
 use crate::admin::Problems;
 use crate::config::Config;
@@ -26,7 +27,7 @@ pub fn run(config: Config) -> Done {
     super::circle::refuse(&config)?;
     // What waits to be written is written when this goes.
     let problems = Problems::default();
-    let _log = start_log(&config.file.log, &problems);
+    let _log = start_log(&config.file.log, &config.hostname, &problems);
     keep_memory_private();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -152,7 +153,7 @@ impl Failure {
 
 /// Lines go through a thread of their own: a reader that does not read must not hold mail up. What does not fit into
 /// its queue is lost, which the suppression log never is.
-fn start_log(log: &Log, problems: &Problems) -> WorkerGuard {
+fn start_log(log: &Log, hostname: &str, problems: &Problems) -> WorkerGuard {
     let level = match log.level {
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,
@@ -165,6 +166,7 @@ fn start_log(log: &Log, problems: &Problems) -> WorkerGuard {
     match log.format {
         Format::Text => heard.with(lines.with_ansi(std::io::stderr().is_terminal()).with_filter(level)).init(),
         Format::Json => heard.with(lines.json().flatten_event(true).with_filter(level)).init(),
+        Format::Postfix => heard.with(lines.event_format(Syslog::new(hostname)).with_filter(syslog::told(level))).init(),
     }
     guard
 }

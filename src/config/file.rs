@@ -256,6 +256,7 @@ pub enum Format {
     #[default]
     Text,
     Json,
+    Postfix,
 }
 
 /// `upstream.url`: a text that may hold a password by mistake, so it is never printed in an error.

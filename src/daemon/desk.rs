@@ -34,7 +34,7 @@ pub async fn open(config: &Arc<Config>, rotation: Rotation, door: &Arc<Door>) ->
     let opened = tokio::task::spawn_blocking(move || Users::open(&users)).await.map_err(|_| failed)?;
     let users = Arc::new(opened.map_err(StartError::Users)?);
     let entrances = listen(&page, door)?;
-    let (actions, writer) = Actions::open(&logs, rotation).map_err(|e| StartError::Folder(logs, e))?;
+    let (actions, writer) = Actions::open(&logs, rotation, &door.relay.metrics).map_err(|e| StartError::Folder(logs, e))?;
     let desk = Desk::new(door.relay.clone(), config.clone(), users, actions, Problems::default(), &page);
     Ok(Some(OpenDesk { desk, entrances, writer }))
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::chain::Link;
 use crate::disk::sync_above;
+use crate::metrics::{Counter, Metrics};
 
 /// When a new file is begun and how many old ones are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,14 @@ const WAITING: usize = 1024;
 impl Proof {
     /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Proof`] is dropped. A log that commands
     /// write as well is `shared`.
-    pub fn open(folder: &Path, name: &'static str, rotation: Rotation, shared: bool) -> io::Result<(Self, JoinHandle<()>)> {
-        let writer = Writer::open(folder, name, rotation, shared)?;
+    pub fn open(
+        folder: &Path,
+        name: &'static str,
+        rotation: Rotation,
+        shared: bool,
+        counts: &Metrics,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let writer = Writer::open(folder, name, rotation, shared)?.counted_by(counts);
         let (orders, inbox) = mpsc::channel(WAITING);
         Ok((Self(orders), tokio::task::spawn_blocking(move || writer.prove(inbox))))
     }
@@ -106,8 +113,8 @@ const MUCH: usize = 8 << 20;
 
 impl Tale {
     /// Opens `folder/name.jsonl` and starts the writer; await its handle after the last [`Tale`] is dropped.
-    pub fn open(folder: &Path, name: &'static str, rotation: Rotation) -> io::Result<(Self, JoinHandle<()>)> {
-        let writer = Writer::open(folder, name, rotation, false)?;
+    pub fn open(folder: &Path, name: &'static str, rotation: Rotation, counts: &Metrics) -> io::Result<(Self, JoinHandle<()>)> {
+        let writer = Writer::open(folder, name, rotation, false)?.counted_by(counts);
         let told: Arc<Told> = Arc::default();
         let tale = Self(Arc::new(Teller(told.clone())));
         Ok((tale, tokio::task::spawn_blocking(move || writer.tell(&told))))
@@ -188,6 +195,8 @@ pub(super) struct Writer {
     link: Link,
     /// Lines that are sealed and not yet written; kept for its room.
     sealed: Vec<u8>,
+    /// How often it could not be written.
+    failures: Counter,
 }
 
 /// A tale is on disk after so long.
@@ -208,11 +217,16 @@ impl Writer {
         let head = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(head_of(folder, name))?;
         let folder = folder.to_owned();
         let (file, link, sealed) = (None, Link::START, Vec::new());
-        let mut writer = Self { folder, name, rotation, shared, file, head, link, sealed };
+        let failures = Counter::default();
+        let mut writer = Self { folder, name, rotation, shared, file, head, link, sealed, failures };
         let turn = writer.turn()?;
         writer.file()?;
         drop(turn);
         Ok(writer)
+    }
+
+    fn counted_by(self, counts: &Metrics) -> Self {
+        Self { failures: counts.failures_of(self.name), ..self }
     }
 
     fn prove(mut self, mut inbox: mpsc::Receiver<Order>) {
@@ -269,6 +283,7 @@ impl Writer {
     }
 
     fn refused(&self, error: &io::Error, meanwhile: &str) {
+        self.failures.inc();
         tracing::error!("write {}: {error}\nhint: free space or mend the folder; {meanwhile}", self.path().display());
     }
 

@@ -91,7 +91,7 @@ fn line_number(line: usize) -> u32 {
 }
 
 /// A day counts to its end; a time without a zone is UTC.
-fn until(text: &str) -> Result<Timestamp, EntryError> {
+pub fn until(text: &str) -> Result<Timestamp, EntryError> {
     let day_end = |day: civil::Date| day.to_datetime(civil::Time::MAX);
     let utc = |time: civil::DateTime| jiff::tz::TimeZone::UTC.to_timestamp(time).ok();
     let is_day = text.len() == 10;

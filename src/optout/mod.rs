@@ -9,8 +9,8 @@ mod table;
 mod watch;
 
 pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
-pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex};
-pub use file::{Loaded, load, read, read_from};
+pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex, senders};
+pub use file::{Loaded, load, read, read_from, until};
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use strike::{Struck, strike};
 pub use watch::{Lists, Part};

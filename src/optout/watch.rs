@@ -2,7 +2,7 @@
 //! Never lets a broken or half-written file weaken the list in force.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -31,6 +31,10 @@ pub struct Lists {
     changed: watch::Sender<()>,
     /// When the list in force was read; seconds since 1970.
     since: AtomicI64,
+    /// How often it could not be read again,
+    failures: AtomicU64,
+    /// and which parts are not what stands on the disk.
+    stale: [AtomicBool; 2],
     /// As the files were before they were first read: a change since then is not missed.
     opened: [Followed; 2],
 }
@@ -51,7 +55,8 @@ impl Lists {
         let current = ArcSwap::from_pointee(load(&paths, tags)?.list);
         let (learned, reading, changed) = (Vec::new(), Mutex::default(), watch::Sender::new(()));
         let since = AtomicI64::new(Timestamp::now().as_second());
-        Ok(Self { paths, learned, tags, max_shrink, current, reading, changed, since, opened })
+        let (failures, stale) = (AtomicU64::new(0), Default::default());
+        Ok(Self { paths, learned, tags, max_shrink, current, reading, changed, since, failures, stale, opened })
     }
 
     /// The same with the list of what was learned, read for the first time.
@@ -89,6 +94,21 @@ impl Lists {
         Timestamp::from_second(self.since.load(Ordering::Relaxed)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    /// How often it could not be read again.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// What stands on the disk was refused when it was read last, and a former list is in force.
+    pub fn is_stale(&self) -> bool {
+        [Part::Written, Part::Learned].into_iter().any(|part| self.is_stale_in(part))
+    }
+
+    /// The same for one part.
+    pub fn is_stale_in(&self, part: Part) -> bool {
+        self.stale[part as usize].load(Ordering::Relaxed)
+    }
+
     /// Tells of every list that comes into force from now on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -97,7 +117,11 @@ impl Lists {
     /// Reads all files of a part again, and says in the log what came of it.
     pub async fn renew(self: Arc<Self>, part: Part) {
         let lists = self.clone();
-        match tokio::task::spawn_blocking(move || lists.reload(part)).await {
+        let read = tokio::task::spawn_blocking(move || lists.reload(part)).await;
+        let failed = !matches!(read, Ok(Ok(_)));
+        self.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
+        self.stale[part as usize].store(failed, Ordering::Relaxed);
+        match read {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(loaded))) => {
                 let current = self.current();

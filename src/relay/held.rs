@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Attempt, Attempted, Relay, Until, words};
+use super::{Attempt, Attempted, Relay, Until, postfix, words};
 use crate::dsn::{self, Notice, Occasion, Reporter};
 use crate::mail::{Id, Mail, Outcome, Stage, Status};
 use crate::memory::Share;
@@ -85,6 +85,7 @@ impl Relay {
         if !held.record.is_settled() && age >= rhythm.give_up {
             let waiting = held.record.waiting();
             held.record.give_up(rhythm.give_up);
+            self.metrics.given_up(waiting.len());
             words::log_given_up(&held.record, &waiting);
         }
         let late = !rhythm.tell_delay.is_zero() && age >= rhythm.tell_delay && !held.record.delay_told;
@@ -101,8 +102,14 @@ impl Relay {
                 None => {
                     reported = true;
                     held.record.delay_told |= late;
+                    let (id, is_settled) = (held.record.envelope.id, held.record.is_settled());
                     match held.settle(wait).await {
-                        Ok(()) => return,
+                        Ok(()) => {
+                            if is_settled {
+                                postfix::removed(id);
+                            }
+                            return;
+                        }
                         Err((back, error)) => {
                             held = back;
                             error

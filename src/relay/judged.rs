@@ -9,6 +9,7 @@ use super::Until;
 use crate::learn::Phrases;
 use crate::ledger::{Ending, Event, EventRule};
 use crate::mail::{Address, Envelope, Heading, Mail, OPTED_OUT, Outcome, PlusTags, Stage, Status};
+use crate::metrics::Source;
 use crate::optout::{self, Action, Cleared, Context, Mode, OptOutList, Policy, Rule, Suppression, Title, Verdict};
 use crate::smtp::Reply;
 
@@ -252,6 +253,7 @@ pub fn event(
         since: text(&rule.attributes.since),
         list: list.fingerprint().to_owned(),
         reply: reply.to_string(),
+        origin: Source::of(rule.attributes),
     }
 }
 

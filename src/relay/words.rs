@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use super::postfix;
 use crate::learn::Learned;
 use crate::ledger::{Ending, Event};
 use crate::mail::{Id, Mail, Outcome, Recipient, Stage, clean};
@@ -98,6 +99,7 @@ pub fn log_given_up(record: &Record, waiting: &[usize]) {
         if let Some(Outcome::Refused(status)) = &record.outcomes[*place] {
             let to = address(&record.envelope.recipients[*place]);
             tracing::warn!(%id, %to, dsn = %status.enhanced, status = "bounced", "{}", status.text);
+            postfix::given_up(id, &to, status);
         }
     }
 }
@@ -106,6 +108,7 @@ pub fn log_given_up(record: &Record, waiting: &[usize]) {
 pub fn log_report(mail: &Mail, report: &Mail) {
     let (id, as_id, to) = (mail.envelope.id, report.envelope.id, clean(mail.envelope.sender.as_str(), 320));
     tracing::info!(%id, report = %as_id, %to, "its sender gets a report");
+    postfix::queued(report);
 }
 
 /// A report, or mail with the null sender, has failed: it ends here (RFC 5321 4.5.5).

@@ -19,6 +19,7 @@ use super::stream::Stream;
 use super::{Door, Entrance};
 use crate::mail::{Envelope, Message, Recipient, WORTHWHILE, clean};
 use crate::memory::Share;
+use crate::metrics::NoSession;
 use crate::users::Login;
 
 /// A client that takes our replies slower than this is gone.
@@ -46,6 +47,7 @@ const PROGRESS: usize = 4 << 10;
 
 /// Serves one client to its end. Errors of the socket end it and concern nobody else.
 pub async fn run(door: &Door, stream: TcpStream, ip: IpAddr, entrance: Entrance, seat: Seat) {
+    let _inside = door.relay.metrics.session();
     let access = door.access(ip);
     let session = Session::new(door.hostname.clone(), ip, door.limits, access);
     let (stream, input, out) = (Stream::Plain(stream), Input::default(), Vec::with_capacity(256));
@@ -111,6 +113,7 @@ impl Connection<'_> {
             tcp.set_nodelay(true).map_err(|error| End::silent(Cause::Lost(error)))?;
         }
         if !self.access.trusted && !self.access.login {
+            self.door.relay.metrics.no_session(NoSession::Unknown);
             self.door.told.strangers.tell(|times| {
                 tracing::warn!(client = %ip, times, "refused: not in `listen.clients`, and there are no `listen.users`");
             });

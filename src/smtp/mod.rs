@@ -34,6 +34,7 @@ use crate::certificate::Certificate;
 use crate::config::file::LineEndings;
 use crate::mail::{Envelope, Message, NotMended, clean};
 use crate::memory::{Memory, NoRoom, Share};
+use crate::metrics::NoSession;
 use crate::relay::Relay;
 use crate::users::Users;
 use crowd::{Full, Seat};
@@ -156,6 +157,7 @@ impl Door {
 
 /// Accepts on one listener until the door is shut. Without a free place one connection waits, so a flood waits outside.
 pub async fn serve(door: Arc<Door>, listener: TcpListener, entrance: Entrance) {
+    let _open = door.relay.metrics.listener();
     loop {
         let admitted = tokio::select! {
             () = door.stop.cancelled() => return,
@@ -204,6 +206,7 @@ async fn admit(door: &Door, listener: &TcpListener, entrance: Entrance) -> Optio
             Ok(seat) => return Some((stream, ip, seat)),
             Err(Full::Everywhere) => drop(timeout(LOOK_AGAIN, door.crowd.freed()).await),
             Err(Full::Client) => {
+                door.relay.metrics.no_session(NoSession::TooMany);
                 door.told.full.tell(|times| {
                     tracing::warn!(client = %ip, times, "refused: it has as many sessions as one client may have");
                 });

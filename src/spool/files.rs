@@ -63,6 +63,11 @@ impl Folder {
         written
     }
 
+    /// A byte into a file that may be there already; nothing is synced.
+    pub fn probe(&self, name: &str) -> io::Result<()> {
+        options().write(true).create(true).truncate(true).mode(0o600).open(self.path.join(name))?.write_all(b"?")
+    }
+
     /// The whole content of `name` is replaced at once; the folder is not synced.
     pub fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
         let temporary = format!("{name}{TEMPORARY}");

@@ -13,7 +13,7 @@ mod shelf;
 pub use record::{Form, Record, Unreadable, waits};
 pub use requests::{Request, Wanted, owner};
 pub use schedule::{Age, Due, Next, Rhythm, Schedule};
-pub use shelf::{CORRUPT, records, single};
+pub use shelf::{CORRUPT, records, records_after, single};
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -317,6 +317,11 @@ impl Spool {
         }
     }
 
+    /// A file can be made in its folder.
+    pub async fn is_writable(self: &Arc<Self>) -> bool {
+        self.on_disk(|spool| spool.shelf.probe()).await.is_ok()
+    }
+
     /// How long a message has waited by now; `None` where it is not held.
     fn age(&self, id: Id) -> Option<Duration> {
         self.locked().age(id).map(|age| age.by(Instant::now()))
@@ -350,6 +355,16 @@ impl Spool {
     /// Messages that are held.
     pub fn len(&self) -> usize {
         self.locked().count()
+    }
+
+    /// How long the message has waited that waits longest; looks at each of them.
+    pub fn longest_wait(&self) -> Option<Duration> {
+        self.locked().longest(Instant::now())
+    }
+
+    /// Bytes that are free on its disk, as somebody saw last, less what was written since.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
     }
 
     /// Nothing is held.

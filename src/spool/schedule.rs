@@ -200,6 +200,11 @@ impl Schedule {
         self.held.len()
     }
 
+    /// How long the one has waited that waits longest.
+    pub fn longest(&self, now: Instant) -> Option<Duration> {
+        self.held.values().map(|held| held.age.by(now)).max()
+    }
+
     /// A message of `size` bytes comes in, out for its first attempt; false where too many are: it is to wait for its turn.
     pub fn start_fresh(&mut self, id: Id, size: u64, now: Instant) -> bool {
         let room = if size <= SMALL { self.fresh.room * IN_HAND } else { IN_HAND };

@@ -68,6 +68,13 @@ impl Shelf {
         self.folder.free()
     }
 
+    /// Whether a file can be made here; it is gone again, or swept away at the next start.
+    pub fn probe(&self) -> io::Result<()> {
+        let name = format!("probe{TEMPORARY}");
+        self.folder.probe(&name)?;
+        self.folder.remove_if_there(&name)
+    }
+
     /// Bytes of a message on disk, with its record where both are one file.
     pub fn size(&self, id: Id) -> io::Result<usize> {
         let size = |name: String| std::fs::metadata(self.path().join(name)).map(|meta| meta.len() as usize);
@@ -228,12 +235,21 @@ impl Shelf {
 /// The ids of all held messages, or of `which`, in the order in which they came, and their records; whether or not a relay
 /// runs.
 pub fn records(path: &Path, which: Option<Id>) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
+    records_of(path, move |id| which.is_none_or(|which| which == id))
+}
+
+/// The same of those that came after this one.
+pub fn records_after(path: &Path, after: Option<Id>) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
+    records_of(path, move |id| after.is_none_or(|after| id > after))
+}
+
+fn records_of(path: &Path, wanted: impl Fn(Id) -> bool) -> io::Result<impl Iterator<Item = (Id, Result<Record, String>)>> {
     let mut ids: Vec<_> = match std::fs::read_dir(path) {
         Ok(entries) => entries.filter_map(|entry| Some(record_of(entry.ok()?.file_name().to_str()?)?.0)).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    ids.retain(|id| which.is_none_or(|which| which == *id));
+    ids.retain(|id| wanted(*id));
     ids.sort_unstable();
     ids.dedup();
     let path = path.to_owned();

@@ -15,7 +15,7 @@ use super::connection::{Connection, stopped};
 use super::login::Login;
 use super::secret::Secret;
 use super::transaction::transact;
-use super::{Load, Sent, To};
+use super::{Load, Pool, Sent, To};
 use crate::mail::{Stage, Status};
 
 /// How the host is reached, from `[upstream]`.
@@ -137,6 +137,13 @@ impl Host {
     /// The host did not take the login when it was last asked.
     pub fn refuses_login(&self) -> bool {
         self.login.refused()
+    }
+
+    /// Connections, as they are now.
+    pub fn pool(&self) -> Pool {
+        let idle = self.kept().len();
+        let max = self.settings.max_connections;
+        Pool { busy: max.saturating_sub(self.places.available_permits()), idle, max }
     }
 
     /// From here on logs in with this password; false where it is the same as before.

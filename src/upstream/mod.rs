@@ -54,6 +54,17 @@ pub enum Sent {
     Stale,
 }
 
+/// Connections to the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// At work, or being made.
+    pub busy: usize,
+    /// Kept for the next message.
+    pub idle: usize,
+    /// At work at once, at most.
+    pub max: usize,
+}
+
 /// What is sent, and what the host must be able to do for it.
 #[derive(Clone, Debug)]
 pub struct Load<'m> {
@@ -116,6 +127,14 @@ impl Upstream {
     /// The host did not take the login when it was last asked.
     pub fn refuses_login(&self) -> bool {
         matches!(self, Self::Host(host) if host.refuses_login())
+    }
+
+    /// Connections, as they are now; none where mail goes into a folder.
+    pub fn pool(&self) -> Pool {
+        match self {
+            Self::Folder(_) => Pool::default(),
+            Self::Host(host) => host.pool(),
+        }
     }
 
     /// From here on logs in with this password; false where it is the same as before.

@@ -63,6 +63,8 @@ const FLOORS: &[(&str, Floor)] = &[
     ("learn/", Floor::Loops),
     ("orders.rs", Floor::Holders),
     ("memory.rs", Floor::Holders),
+    ("metrics.rs", Floor::Deciders),
+    ("metrics/", Floor::Deciders),
     ("config/", Floor::Readers),
     ("disk.rs", Floor::Readers),
     ("disk/", Floor::Readers),

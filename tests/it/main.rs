@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // in a test they are the finding
 
 mod admin;
+mod api;
 mod bytes;
 mod cli;
 mod config;
@@ -29,10 +30,12 @@ mod log_commands;
 mod log_report;
 mod login;
 mod logs;
+mod metrics;
 mod notice_forms;
 mod notices;
 mod notify;
 mod papers;
+mod postfix_log;
 mod process;
 mod queue;
 mod records;

@@ -130,14 +130,16 @@ impl Process {
             }
         });
         let mut process = Self { address: SocketAddr::from(([0; 4], 0)), said: Vec::new(), child, lines };
-        // Whoever asked for JSON is told nothing else.
+        // Whoever asked for a form for programs is told nothing else.
         let first = process.line("");
+        let is_syslog = first.contains(" optout-relay[");
         let address = match serde_json::from_str::<serde_json::Value>(&first) {
             Ok(started) => started["listen"].as_str().map(str::to_owned),
+            Err(_) if is_syslog => first.split("listen=").nth(1).and_then(|rest| Some(rest.split('"').nth(1)?.to_owned())),
             Err(_) => process.line("listens on").split_whitespace().last().map(str::to_owned),
         };
         process.address = address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("{:?}", process.said));
-        if !first.starts_with('{') {
+        if !first.starts_with('{') && !is_syslog {
             // The last line of the announcement.
             process.line("try it");
         }

@@ -1,7 +1,6 @@
 //! Mail that waits: for whom, why, until when; tried now or dropped. Never shows what is in a mail.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Query, State};
@@ -9,20 +8,15 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::address::UNWRITTEN;
 use super::{Frame, ago, number, page, plural, tell};
 use crate::admin::gate::Signed;
 use crate::admin::sessions::Session;
-use crate::admin::{About, Desk};
-use crate::ledger::Act;
+use crate::admin::{Desk, changes};
 use crate::mail::{Id, Outcome};
-use crate::spool::{self, Record, Request, Wanted};
+use crate::spool::{self, Forgotten, Record};
 
 /// Mails of a page.
 const MAILS: usize = 50;
-
-/// How long it is waited for what was asked of the spool.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Template)]
 #[template(path = "held.html")]
@@ -56,8 +50,7 @@ pub struct Asked {
 pub async fn show(State(desk): State<Arc<Desk>>, Query(asked): Query<Asked>, session: Session) -> Response {
     let (folder, now, after) = (desk.config.spool(), Timestamp::now(), Id::parse(&asked.after));
     let read = move || {
-        let records = spool::records(&folder, None)?;
-        let mails = records.skip_while(|(id, _)| after.is_some_and(|after| *id <= after)).take(MAILS + 1);
+        let mails = spool::records_after(&folder, after)?.take(MAILS + 1);
         Ok::<_, std::io::Error>(mails.map(|(id, record)| Held::of(id, record, now)).collect::<Vec<_>>())
     };
     let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(std::io::Error::other("the reader failed")));
@@ -127,12 +120,10 @@ pub async fn retry(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
             None => return tell(&desk, &form.session, false, "There is no such mail.", "/held"),
         },
     };
-    if desk.note(&form.who, Act::HeldRetried, About { id, ..About::default() }).await.is_err() {
-        return tell(&desk, &form.session, false, UNWRITTEN, "/held");
-    }
-    // Also where the host was not there just now: somebody wants it to be asked.
-    desk.relay.spool.ask_again();
-    let count = desk.relay.spool.hurry(which);
+    let count = match changes::retry(&desk, &form.who, which).await {
+        Ok(count) => count,
+        Err(not) => return tell(&desk, &form.session, false, not.sentence(), "/held"),
+    };
     let words = if count == 0 {
         "Nothing waits: it is under way, or gone.".into()
     } else {
@@ -145,38 +136,11 @@ pub async fn drop(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
     let Some(id) = Id::parse(form.get("id")) else {
         return tell(&desk, &form.session, false, "There is no such mail.", "/held");
     };
-    let (text, reason) = (id.to_string(), form.get("reason"));
-    if desk.note(&form.who, Act::HeldDropped, About { id: &text, reason, ..About::default() }).await.is_err() {
-        return tell(&desk, &form.session, false, UNWRITTEN, "/held");
-    }
-    match drop_one(&desk, id).await {
-        Ok(true) => {
-            tell(&desk, &form.session, true, format!("{id} was dropped: nobody gets it, and its sender is not told."), "/held")
-        }
-        Ok(false) => tell(
-            &desk,
-            &form.session,
-            false,
-            format!("{id} is under way just now, and dropped if it still waits after that."),
-            "/held",
-        ),
-        Err(error) => {
-            let why = error.to_string();
-            let _ = desk.note(&form.who, Act::Failed, About { id: &text, reason: &why, ..About::default() }).await;
-            tell(&desk, &form.session, false, format!("{id} could not be dropped: {why}."), "/held")
-        }
-    }
-}
-
-/// By a request to the spool, as the command does it: the loop that carries mail out knows what is under way.
-async fn drop_one(desk: &Desk, id: Id) -> std::io::Result<bool> {
-    let folder = desk.config.spool();
-    let ask = move || Request { which: Some(id), wanted: Wanted::Drop }.ask(&folder);
-    let asked = tokio::task::spawn_blocking(ask).await.map_err(std::io::Error::other)??;
-    let done = async {
-        while tokio::fs::try_exists(&asked).await.unwrap_or(true) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let (is_good, words) = match changes::forget(&desk, &form.who, id, form.get("reason")).await {
+        Ok(Forgotten::Now) => (true, format!("{id} was dropped: nobody gets it, and its sender is not told.")),
+        Ok(Forgotten::Before) => (false, format!("{id} is held no more: it was delivered, given up or dropped.")),
+        Ok(Forgotten::NotYet) => (false, format!("{id} is under way just now, and dropped if it still waits after that.")),
+        Err(not) => (false, not.sentence()),
     };
-    Ok(tokio::time::timeout(PATIENCE, done).await.is_ok())
+    tell(&desk, &form.session, is_good, words, "/held")
 }

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::Response;
 use jiff::Timestamp;
 
-use super::address::UNWRITTEN;
 use super::events::Shown;
 use super::{Frame, page, tell};
+use crate::admin::changes::NotDone;
 use crate::admin::gate::Signed;
 use crate::admin::sessions::Session;
 use crate::admin::{About, Desk};
@@ -89,7 +89,7 @@ async fn decide(desk: &Desk, form: &Signed, act: Act) -> Response {
     };
     let subject = entry.subject.to_string();
     if desk.note(&form.who, act, About { address: &subject, id: &id, ..About::default() }).await.is_err() {
-        return said(false, UNWRITTEN.into());
+        return said(false, NotDone::Unwritten.sentence());
     }
     let event = if act == Act::LearnedAccepted { ledger::Lesson::Accepted } else { ledger::Lesson::Rejected };
     if act == Act::LearnedAccepted {

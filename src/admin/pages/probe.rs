@@ -8,8 +8,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::address::UNWRITTEN;
 use super::{Frame, page};
+use crate::admin::changes::NotDone;
 use crate::admin::gate::Signed;
 use crate::admin::sessions::Session;
 use crate::admin::{About, Desk};
@@ -45,7 +45,7 @@ pub async fn send(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
         (Ok(to), Ok(from)) => match desk.note(&form.who, Act::TestSent, About { address: to.as_str(), ..About::default() }).await
         {
             Ok(()) => steps(&desk, &form, to, from).await,
-            Err(_) => vec![Step { is_good: false, words: UNWRITTEN.into(), reply: String::new() }],
+            Err(_) => vec![Step { is_good: false, words: NotDone::Unwritten.sentence(), reply: String::new() }],
         },
         (Err(error), _) => {
             vec![Step { is_good: false, words: format!("The recipient is no address: {error}."), reply: String::new() }]
