@@ -218,7 +218,8 @@ impl Users {
 /// The users of a file, as the relay reads them.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Fault> {
     let unreadable = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound => Fault::unreadable(path, &e).hint("`optout-relay user add NAME` creates it"),
+        io::ErrorKind::NotFound => Fault::unreadable(path, &e)
+            .hint("`optout-relay user add NAME` creates it; that of the admin page, `optout-relay user --admin add NAME`"),
         _ => Fault::unreadable(path, &e),
     };
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)

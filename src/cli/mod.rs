@@ -108,8 +108,7 @@ enum Command {
     #[command(subcommand)]
     Spool(spool::Command),
     /// Show and change who may log in
-    #[command(subcommand)]
-    User(user::Command),
+    User(user::Arguments),
     /// Print what a shell needs to complete this command line
     Completions(completions::Arguments),
     /// Write the manual pages
@@ -146,7 +145,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Learn(arguments)) => learn::run(&config()?, arguments),
         Some(Command::Log(arguments)) => log::run(&config()?, arguments),
         Some(Command::Spool(command)) => spool::run(&config()?, command),
-        Some(Command::User(command)) => user::run(&config()?, command),
+        Some(Command::User(arguments)) => user::run(&config()?, arguments),
         // Of ourselves, so they need none.
         Some(Command::Completions(arguments)) => completions::run(arguments),
         Some(Command::Man(arguments)) => man::run(arguments),

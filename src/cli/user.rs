@@ -8,8 +8,23 @@ use crate::config::Config;
 use crate::place::shown;
 use crate::users::{self, Added, Hash, SENDERS_HINT};
 
+const EXAMPLES: &str = "Examples:
+  optout-relay user add feedback-tool --senders '*@shop-a.example'
+  optout-relay user --admin add anna        may log in at the admin page
+  optout-relay user list";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Those who may log in at the admin page ([admin] users), instead of the tools ([listen] users)
+    #[arg(long, global = true)]
+    admin: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+enum Command {
     /// Add a user, and ask for the password: twice at a terminal, otherwise the first line of standard input
     Add(Add),
     /// Take a user out
@@ -22,7 +37,7 @@ pub enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Add {
+struct Add {
     /// As the tool is to give it
     name: String,
     /// An envelope sender that the user may have, as in *@shop-a.example; without it: any
@@ -33,13 +48,17 @@ pub struct Add {
     replace: bool,
 }
 
-pub fn run(config: &Config, command: &Command) -> Done {
-    let Some(path) = &config.users else {
-        let place = config.path.display();
-        let message = format!("no file of users is named\nhint: write users = \"users.toml\" under [listen] in {place}");
-        return Err(Failure::new(Exit::Config, message));
+pub fn run(config: &Config, arguments: &Arguments) -> Done {
+    let (users, line) = if arguments.admin {
+        (config.admin.as_ref().map(|page| &page.users), "users = \"admins.toml\" under [admin]")
+    } else {
+        (config.users.as_ref(), "users = \"users.toml\" under [listen]")
     };
-    match command {
+    let Some(path) = users else {
+        let place = config.path.display();
+        return Err(Failure::new(Exit::Config, format_args!("no file of users is named\nhint: write {line} in {place}")));
+    };
+    match &arguments.command {
         Command::Add(add) => add.run(path),
         Command::Remove { name } => remove(path, name),
         Command::List => list(path),

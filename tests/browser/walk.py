@@ -89,10 +89,8 @@ listen = ["127.0.0.1:{self.page}"]
 users = "admins.toml"
 {more}
 """)
-        users = (self.folder / "relay.toml").read_text().replace("[listen]", '[listen]\nusers = "admins.toml"')
-        (self.folder / "users-only.toml").write_text(users)
-        subprocess.run([RELAY, "--config", self.folder / "users-only.toml", "user", "add", "anna"], input=b"a long secret\n", check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([RELAY, "--config", self.folder / "relay.toml", "user", "--admin", "add", "anna"], input=b"a long secret\n",
+                       check=True, stdout=subprocess.DEVNULL)
         self.process = subprocess.Popen([RELAY, "--config", self.folder / "relay.toml"], stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             if "started" in line:

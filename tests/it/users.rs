@@ -145,7 +145,7 @@ fn a_file_that_is_not_named_not_there_or_broken_is_told() {
     let shop = shop();
     for command in [&["user", "list"][..], &["user", "remove", "a"], &["check"], &["serve"]] {
         let (code, _, talk) = shop.run(command);
-        let expected = "optout-relay: users.toml: cannot be read: No such file or directory (os error 2)\nhint: `optout-relay user add NAME` creates it\n";
+        let expected = "optout-relay: users.toml: cannot be read: No such file or directory (os error 2)\nhint: `optout-relay user add NAME` creates it; that of the admin page, `optout-relay user --admin add NAME`\n";
         assert_eq!((code, talk.as_str()), (66, expected), "{command:?}");
     }
     fs::write(shop.path("users.toml"), "[[user]]\nname = \"a\"\npassword = \"hunter2\"\n").unwrap();
@@ -298,4 +298,20 @@ async fn at_a_terminal_a_password_is_typed_twice_and_never_shown() {
     assert!(said.ends_with("Password for a: \noptout-relay: broken off; nothing was changed\n"), "{said}");
     assert_eq!((code, shown.as_str()), (1, ""));
     assert_eq!(shop.read("users.toml"), before);
+}
+
+#[tokio::test]
+async fn those_of_the_admin_page_have_a_file_of_their_own() {
+    let shop = shop();
+    let (code, _, talk) = shop.run(&["user", "--admin", "list"]);
+    let place = "relay.toml";
+    assert_eq!(code, 78, "{talk}");
+    assert!(talk.ends_with(&format!("hint: write users = \"admins.toml\" under [admin] in {place}\n")), "{talk}");
+
+    fs::write(shop.path("relay.toml"), format!("{CONFIG}[admin]\nusers = \"admins.toml\"\n")).unwrap();
+    assert_eq!(add(&shop, &["--admin", "anna"], "a long secret\n").0, 0);
+    assert_eq!(shop.run(&["user", "--admin", "list"]).1, "anna\t*\n");
+    assert!(!shop.path("users.toml").exists(), "the tools' file is another");
+    let admins = Users::open(&shop.path("admins.toml")).unwrap();
+    assert!(matches!(admins.login("anna", b"a long secret").await, Login::Ok(_)));
 }
