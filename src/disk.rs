@@ -1,6 +1,7 @@
 //! What several rooms ask of a disk.
 
 mod document;
+mod draft;
 mod followed;
 mod replaced;
 
@@ -9,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 pub use document::{EditError, append, changed, cut, cut_tables, edit};
+pub use draft::Draft;
 pub use followed::{Followed, LOOK_EVERY, look};
 pub use replaced::locked;
 

@@ -19,6 +19,8 @@
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit`, `optout/strike` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited; an opt-out taken out of all lists |
+//! | 1b reader | `optout/foreign`, `optout/export`, `optout/conceal` | lists as other programs write them, by `columns`, as `rows`, `json`, `lines` or a `postfix` table, and whose (`provider`); written down for others; hashes in the place of old addresses |
+//! | 1 decider | `optout/known` | which of millions of entries are known already |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |
 //! | 2 holder | [`upstream`] | the way out, the only place that names lettre: `host` and the `login` to it, the `road` there (`tls`), `connection`, `transaction`, `wire` and the `replies` that come by it; `secret` hides the password |
@@ -43,7 +45,7 @@
 //! | 2 holder | [`users`] | who may log in, hot-reloaded; `user` (whom a session knows), `file` (read), `edit` (changed), `hash` (what is kept of a password) |
 //! | 4 loop | [`admin`] | the admin page: `door` (connections), `gate` (what every request must pass), `sessions` (who is logged in), `pages` (one file a page, with `html`), `chart`, `problems` (what the relay said last); `verdict` and `changes` (asked and made there and by programs), `api` (JSON), `machines` (health and numbers) |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `access` (who can reach us, and who may use us), `admin` (the admin page), `learning`, `mod` as meant |
-//! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
+//! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `draft`: a file that grows beside the one that it is to replace; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
 //! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `follow`: files that change meanwhile; `desk`: the admin page; `systemd`: what it is told; `question`: to a loop, answered by it; `password`: looks whether it was changed |
 //! | 5 the door | [`cli`] | one file a command; the only place that prints. `man`: the manual pages, of files that people edit by `man/settings` |

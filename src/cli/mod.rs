@@ -98,8 +98,7 @@ enum Command {
     /// Say whether mail to an address would be forwarded, and by which rule
     Explain(explain::Arguments),
     /// Show and change the opt-outs
-    #[command(subcommand)]
-    List(list::Command),
+    List(list::Arguments),
     /// Learn opt-outs from notices in files, and settle what waits for a person
     Learn(learn::Arguments),
     /// Answer questions from the logs: what was not sent and why, to whom, when; and whether the logs are whole
@@ -141,7 +140,7 @@ fn run(arguments: &Arguments) -> Done {
         None | Some(Command::Serve) => serve::run(config()?),
         Some(Command::Check) => check::run(&config()?),
         Some(Command::Explain(arguments)) => explain::run(&config()?, arguments),
-        Some(Command::List(command)) => list::run(&config()?, command),
+        Some(Command::List(arguments)) => list::run(&config()?, arguments),
         Some(Command::Learn(arguments)) => learn::run(&config()?, arguments),
         Some(Command::Log(arguments)) => log::run(&config()?, arguments),
         Some(Command::Spool(command)) => spool::run(&config()?, command),

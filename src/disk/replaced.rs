@@ -30,12 +30,18 @@ pub fn replace(path: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
 
 fn write_beside(temporary: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(temporary)?;
-    let meta = old.metadata()?;
-    file.set_permissions(meta.permissions())?;
-    if file.metadata()?.uid() != meta.uid() || file.metadata()?.gid() != meta.gid() {
-        // Without the right to give a file away it stays ours; whoever read it by its group, as the relay does, still can.
-        let _ = fchown(&file, Some(meta.uid()), Some(meta.gid())).or_else(|_| fchown(&file, None, Some(meta.gid())));
-    }
+    given_like(&file, &old.metadata()?)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Gives a file the owner and the rights of another one.
+pub fn given_like(file: &File, model: &fs::Metadata) -> io::Result<()> {
+    file.set_permissions(model.permissions())?;
+    let own = file.metadata()?;
+    if own.uid() != model.uid() || own.gid() != model.gid() {
+        // Without the right to give a file away it stays ours; whoever read it by its group, as the relay does, still can.
+        let _ = fchown(file, Some(model.uid()), Some(model.gid())).or_else(|_| fchown(file, None, Some(model.gid())));
+    }
+    Ok(())
 }

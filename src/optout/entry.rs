@@ -3,6 +3,8 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use md5::Md5;
+use sha2::{Digest, Sha256};
 
 use crate::mail::{Address, AddressError, Order, PlusTags, domain_key, glob_key};
 use crate::place::shown;
@@ -198,11 +200,22 @@ impl fmt::Display for Action {
 }
 
 impl Subject {
-    /// Both name the same recipients: mailboxes by their comparing key, other kinds as they are.
+    /// Both name the same recipients: mailboxes by their comparing key, also where one of the two is a hash of it; other kinds as they
+    /// are.
     pub fn names_the_same(&self, other: &Self, tags: PlusTags) -> bool {
         match (self, other) {
             (Self::Address(one), Self::Address(other)) => one.key(tags) == other.key(tags),
+            (Self::Address(one), hash) | (hash, Self::Address(one)) => hash.is_of(&one.key(tags).to_string()),
             _ => self == other,
+        }
+    }
+
+    /// It is a hash of this text.
+    fn is_of(&self, text: &str) -> bool {
+        match self {
+            Self::Sha256(digest) => Sha256::digest(text)[..] == digest[..],
+            Self::Md5(digest) => Md5::digest(text)[..] == digest[..],
+            _ => false,
         }
     }
 
@@ -291,8 +304,9 @@ impl Subject {
     }
 }
 
-/// Letters that addresses may hold and nobody means: quotes and signs that office programs put in their place.
-const NEVER_MEANT: [char; 14] = ['“', '”', '„', '‘', '’', '‚', '«', '»', '＠', '，', '；', '＜', '＞', '＊'];
+/// Letters that addresses may hold and nobody means: quotes and signs that office programs put in their place, and what stands for
+/// a letter that was lost.
+const NEVER_MEANT: [char; 15] = ['\u{fffd}', '“', '”', '„', '‘', '’', '‚', '«', '»', '＠', '，', '；', '＜', '＞', '＊'];
 
 /// A glob over addresses in its comparing form; `None` if it could only match everybody, or nobody.
 fn glob(text: &str) -> Option<String> {

@@ -17,6 +17,8 @@ use super::list::{Builder, OptOutList, Twin};
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
+pub(super) use csv::{Quotes, column_name, is_address_column, line_of, separator, swallows_a_row, unclosed};
+pub(super) use text::without_comment;
 pub(super) use toml::read as read_toml;
 
 /// A list with what is worth a warning.
@@ -142,6 +144,9 @@ mod tests {
         assert_eq!(found[0].2.since.as_deref(), Some("2020"));
         assert_eq!(found[0].2.action, Some(Action::Drop));
         assert_eq!((found[1].0, found[1].1.as_str()), (3, "c@d.example"));
+        // Empty lines, and rows of several lines, are counted.
+        let found = entries("l.csv", "email,note\r\n\r\na@b.example,\"two\r\nlines\"\r\n\r\n\r\nc@d.example,\r\n").unwrap();
+        assert_eq!((found[0].0, found[1].0), (3, 7));
     }
 
     #[test]

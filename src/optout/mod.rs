@@ -1,16 +1,24 @@
 //! The judge: may this recipient be mailed? Pure; never does I/O, never asks the clock, never changes a list.
 
+mod conceal;
 mod edit;
 mod entry;
+mod export;
 mod file;
+mod foreign;
+mod known;
 mod list;
 mod strike;
 mod table;
 mod watch;
 
+pub use conceal::{Hashed, Older, hash_older};
 pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
 pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex, senders};
+pub use export::{COLUMNS, Writer, Written, hashed};
 pub use file::{Loaded, load, read, read_from, until};
+pub use foreign::{Column, Ended, Form, Found, Manner, Provider, read_foreign};
+pub use known::Known;
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
 pub use strike::{Struck, strike};
 pub use watch::{Lists, Part};

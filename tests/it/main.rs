@@ -24,6 +24,7 @@ mod keys;
 mod learned;
 mod learned_killed;
 mod line;
+mod list_import;
 mod lists;
 mod log_chain;
 mod log_commands;

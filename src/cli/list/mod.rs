@@ -1,68 +1,139 @@
-//! `list`: shows the opt-outs, adds and removes them by hand. Never leaves a list that the relay would not read.
+//! `list`: shows the opt-outs, adds and removes them, brings them from elsewhere and writes them down for others. Never leaves a
+//! list that the relay would not read.
 
+mod beside;
+mod diff;
+mod export;
+mod form;
+mod hash;
+mod import;
+
+use std::fs;
 use std::io::{BufWriter, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::PlusTags;
-use crate::optout::{self, Action, Attributes, EntryError, Evidence, Subject};
+use crate::optout::{self, Attributes, EntryError, Evidence, Subject};
+use crate::place::Fault;
+
+const EXAMPLES: &str = "Examples:
+  optout-relay list add buyer@example.org --reason \"asked by telephone\"
+  optout-relay list add '*.example.net' 123-1234567-1234567
+  optout-relay list remove buyer@example.org
+  optout-relay list import unsubscribes.csv --dry-run
+  optout-relay list show --json";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+enum Command {
     /// Print all entries: place, kind, entry, and what stands beside it
-    Show,
+    Show(Show),
     /// Add opt-outs: addresses, domains, patterns, hashes or orders
     Add(Add),
     /// Take opt-outs out again
     Remove(Remove),
+    /// Bring opt-outs from elsewhere: tables, exports of mail providers, access tables, plain lists
+    Import(import::Import),
+    /// Write the opt-outs down for other programs
+    Export(export::Export),
+    /// Say what stands in one list and not in the other
+    Diff(diff::Diff),
+    /// Put hashes in the place of old addresses
+    Hash(hash::Hash),
 }
 
+const SHOW_EXAMPLES: &str = "Examples:
+  optout-relay list show
+  optout-relay list show --json | grep example.org";
+
 #[derive(Debug, clap::Args)]
-pub struct Add {
+#[command(after_help = SHOW_EXAMPLES)]
+struct Show {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+const ADD_EXAMPLES: &str = "Examples:
+  optout-relay list add buyer@example.org --reason \"asked by telephone\"
+  optout-relay list add example.org --until 2027-03-31 --sender '*@shop-a.example'
+  optout-relay list add --order 123-1234567-1234567";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = ADD_EXAMPLES)]
+struct Add {
     /// buyer@example.org, example.org, *.example.org, promo-*@example.org, sha256:…
-    #[arg(required = true, value_name = "ENTRY")]
+    #[arg(required_unless_present = "orders", value_name = "ENTRY")]
     entries: Vec<String>,
-    /// Why
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Where it is known from
-    #[arg(long, value_name = "TEXT")]
-    source: Option<String>,
-    /// reject, drop or bounce, instead of `opt_out.action`
-    #[arg(long, value_name = "ACTION", value_parser = str::parse::<Action>)]
-    action: Option<Action>,
-    /// For people
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
+    /// Whoever has placed this order at the marketplace
+    #[arg(long = "order", value_name = "ORDER")]
+    orders: Vec<String>,
+    #[command(flatten)]
+    beside: beside::Beside,
     /// The list, if not the first .toml of `opt_out.lists`
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    /// One JSON object a line, an entry each
+    #[arg(long)]
+    json: bool,
 }
+
+const REMOVE_EXAMPLES: &str = "Examples:
+  optout-relay list remove buyer@example.org
+  optout-relay list remove example.org '*.example.org'";
 
 #[derive(Debug, clap::Args)]
-pub struct Remove {
-    /// As for `list add`
+#[command(after_help = REMOVE_EXAMPLES)]
+struct Remove {
+    /// As for `list add`; an address also where it stands as its hash
     #[arg(required = true, value_name = "ENTRY")]
     entries: Vec<String>,
+    /// One JSON object a line, an entry taken out of a list each
+    #[arg(long)]
+    json: bool,
 }
 
-pub fn run(config: &Config, command: &Command) -> Done {
-    match command {
-        Command::Show => show(config),
+pub fn run(config: &Config, arguments: &Arguments) -> Done {
+    match &arguments.command {
+        Command::Show(arguments) => show(config, arguments.json),
         Command::Add(add) => add.run(config),
         Command::Remove(remove) => remove.run(config),
+        Command::Import(import) => import.run(config),
+        Command::Export(export) => export.run(config),
+        Command::Diff(diff) => diff.run(config),
+        Command::Hash(hash) => hash.run(config),
     }
 }
 
-fn show(config: &Config) -> Done {
+/// The lists that are meant, or all in force; and how many bytes they have.
+fn files(config: &Config, named: &[PathBuf]) -> (Vec<PathBuf>, u64) {
+    let paths = if named.is_empty() { config.all_lists() } else { named.to_vec() };
+    let total = paths.iter().map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).sum();
+    (paths, total)
+}
+
+fn show(config: &Config, json: bool) -> Done {
     let mut out = BufWriter::new(stdout().lock());
     for path in &config.all_lists() {
         let mut written = Ok(());
-        optout::read(path, &mut |line, subject, attributes| {
+        optout::read(path, &mut |at, subject, attributes| {
             if written.is_ok() {
-                let beside = beside(&attributes);
-                written = writeln!(out, "{}:{line}\t{}\t{subject}\t{beside}", path.display(), subject.kind());
+                written = if json {
+                    writeln!(out, "{}", object(path, at.into(), &subject, &attributes))
+                } else {
+                    writeln!(out, "{}", line(path, at.into(), &subject, &attributes))
+                };
             }
         })
         .map_err(|fault| Failure::of_list(&fault))?;
@@ -70,6 +141,32 @@ fn show(config: &Config) -> Done {
     }
     out.flush()?;
     Ok(Exit::Ok)
+}
+
+/// An entry for people, and for `cut`.
+fn line(path: &Path, at: u64, subject: &Subject, attributes: &Attributes) -> String {
+    format!("{}:{at}\t{}\t{subject}\t{}", path.display(), subject.kind(), beside(attributes))
+}
+
+/// An entry for programs: `file`, `line`, `kind`, `value`, and what stands beside it.
+fn object(path: &Path, at: u64, subject: &Subject, attributes: &Attributes) -> Value {
+    let Attributes { since, until, reason, source, action, senders, note, verified, evidence } = attributes;
+    let mut told = json!({
+        "file": path.display().to_string(),
+        "line": at,
+        "kind": subject.kind().to_string(),
+        "value": subject.to_string(),
+        "since": since, "until": until.map(|until| until.to_string()), "reason": reason, "source": source, "action": action,
+        "note": note, "verified": verified, "evidence": evidence,
+    });
+    if let Some(object) = told.as_object_mut() {
+        // What is not said is not there.
+        object.retain(|_, value| !value.is_null());
+        if !senders.is_empty() {
+            object.insert("senders".into(), json!(senders));
+        }
+    }
+    told
 }
 
 /// What stands beside an entry, as `name=value`.
@@ -97,9 +194,22 @@ fn beside(attributes: &Attributes) -> String {
     present.collect::<Vec<_>>().join(" ")
 }
 
+/// What was done with an entry.
+fn tell(path: &Path, word: &str, subject: &Subject, json: bool) -> std::io::Result<()> {
+    let (path, kind) = (path.display(), subject.kind());
+    if json {
+        let told = json!({"file": path.to_string(), "did": word, "kind": kind.to_string(), "value": subject.to_string()});
+        return writeln!(stdout(), "{told}");
+    }
+    writeln!(stdout(), "{path}: {word}, {kind} {subject}")
+}
+
 impl Add {
     fn run(&self, config: &Config) -> Done {
-        let subjects = parse(&self.entries)?;
+        let mut subjects = parse(&self.entries)?;
+        for order in &self.orders {
+            subjects.push(Subject::order(order).map_err(|e| Failure::of_entry(&e))?);
+        }
         let path = match &self.list {
             Some(path) => path.clone(),
             None => config.lists.iter().find(|path| optout::is_editable(path)).cloned().ok_or_else(|| {
@@ -109,18 +219,12 @@ impl Add {
                 )
             })?,
         };
-        let attributes = Attributes {
-            since: Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()),
-            reason: self.reason.clone(),
-            source: self.source.clone(),
-            action: self.action,
-            note: self.note.clone(),
-            ..Attributes::default()
-        };
+        let today = Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let attributes = Attributes { since: Some(today), ..self.beside.attributes()? };
         let added = optout::add(&path, &subjects, &attributes).map_err(|e| Failure::of_edit(&e))?;
         for subject in &subjects {
             let word = if added.contains(subject) { "added" } else { "stands already" };
-            writeln!(stdout(), "{}: {word}, {} {subject}", path.display(), subject.kind())?;
+            tell(&path, word, subject, self.json)?;
         }
         if !config.lists.contains(&path) {
             talk(&format!("{} is not among `opt_out.lists`, so the relay does not read it", path.display()));
@@ -138,12 +242,12 @@ impl Remove {
             for (at, subject) in subjects.iter().enumerate() {
                 // What was learned is ended: taken out, it would be learned from the same notice again.
                 let (changed, word) = match *path == config.learned() {
-                    true => (optout::end(path, subject, tags, jiff::Timestamp::now()), "ended"),
+                    true => (optout::end(path, subject, tags, Timestamp::now()), "ended"),
                     false => (optout::remove(path, subject, tags), "removed"),
                 };
                 if changed.map_err(|e| Failure::of_edit(&e))? > 0 {
                     found[at] = true;
-                    writeln!(stdout(), "{}: {word}, {} {subject}", path.display(), subject.kind())?;
+                    tell(path, word, subject, self.json)?;
                 }
             }
         }
@@ -180,6 +284,10 @@ fn parse(entries: &[String]) -> Result<Vec<Subject>, Failure> {
 }
 
 impl Failure {
+    fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        Self::of_list(&Fault::unreadable(path, error))
+    }
+
     fn of_entry(error: &EntryError) -> Self {
         let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         Self::new(Exit::Data, format_args!("{error}{hint}"))

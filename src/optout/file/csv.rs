@@ -14,15 +14,7 @@ const NAMES: [&str; 6] = ["address", "email", "e-mail", "email_address", "email 
 pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
     let mut source = BufReader::with_capacity(1 << 18, source);
     let head = source.fill_buf().map_err(|e| Fault::unreadable(path, &e))?;
-    let head = head.split(|b| *b == b'\n').next().unwrap_or_default();
-    let count = |separator| head.iter().filter(|b| **b == separator).count();
-    let separator = if count(b';') > count(b',') {
-        b';'
-    } else if count(b'\t') > count(b',') {
-        b'\t'
-    } else {
-        b','
-    };
+    let separator = separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
     let quotes = Cell::new(0);
     let source = Quotes { source, count: &quotes };
     // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
@@ -39,7 +31,7 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
     }
     let (mut row, mut last) = (csv::StringRecord::new(), 1);
     while rows.read_record(&mut row).map_err(|e| of_csv(path, &e))? {
-        let line = row.position().map_or(0, csv::Position::line) as usize;
+        let line = line_of(row.position(), rows.position(), row.iter().map(str::as_bytes));
         if row.len() == 1 && row[0].is_empty() {
             continue; // an empty line
         }
@@ -54,10 +46,28 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
     if quotes.get().is_multiple_of(2) { Ok(()) } else { Err(unclosed(path, last)) }
 }
 
+/// Which of `,`, `;` and tab the first row has most of.
+pub fn separator(head: &[u8]) -> u8 {
+    let count = |separator| head.iter().filter(|b| **b == separator).count();
+    if count(b';') > count(b',') {
+        b';'
+    } else if count(b'\t') > count(b',') {
+        b'\t'
+    } else {
+        b','
+    }
+}
+
+/// The line on which a row stands: the reader counts from where it began to look for it, before the empty lines.
+pub fn line_of<'a>(begun: Option<&csv::Position>, after: &csv::Position, cells: impl Iterator<Item = &'a [u8]>) -> usize {
+    let inside: usize = cells.map(|cell| memchr::memchr_iter(b'\n', cell).count()).sum();
+    (after.line() as usize).saturating_sub(1 + inside).max(begun.map_or(0, |begun| begun.line() as usize))
+}
+
 /// Counts the quotes that pass.
-struct Quotes<'a, R> {
-    source: R,
-    count: &'a Cell<usize>,
+pub struct Quotes<'a, R> {
+    pub source: R,
+    pub count: &'a Cell<usize>,
 }
 
 impl<R: Read> Read for Quotes<'_, R> {
@@ -69,11 +79,11 @@ impl<R: Read> Read for Quotes<'_, R> {
 }
 
 /// A quote that was never closed makes the rows after it a part of its field, and their opt-outs would be lost.
-fn swallows_a_row(field: &str) -> bool {
+pub fn swallows_a_row(field: &str) -> bool {
     field.split_once('\n').is_some_and(|(_, rest)| rest.contains('@'))
 }
 
-fn unclosed(path: &Path, line: usize) -> Fault {
+pub fn unclosed(path: &Path, line: usize) -> Fault {
     Fault::of_line(path, line, "a quote that is not closed takes in the rows after it").hint("close it, or take it out")
 }
 
@@ -87,6 +97,16 @@ fn of_csv(path: &Path, error: &csv::Error) -> Fault {
     Fault::of_line(path, line, cause).hint("save the list as CSV in UTF-8")
 }
 
+/// The name of a column in comparing form.
+pub fn column_name(name: &str) -> String {
+    name.trim_start_matches('\u{feff}').to_lowercase()
+}
+
+/// Whether a column of this name, in comparing form, holds entries of any kind, addresses mostly.
+pub fn is_address_column(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
 /// Which column says what.
 struct Columns {
     names: Vec<(usize, ReadSubject)>,
@@ -97,12 +117,12 @@ impl Columns {
     fn new(header: &csv::StringRecord) -> Self {
         let (mut names, mut others) = (Vec::new(), Vec::new());
         for (at, name) in header.iter().enumerate() {
-            let name = name.trim_start_matches('\u{feff}').to_lowercase();
+            let name = column_name(name);
             match name.as_str() {
                 "domain" => names.push((at, Subject::domain as ReadSubject)),
                 "pattern" => names.push((at, Subject::pattern)),
                 "hash" => names.push((at, Subject::hash)),
-                name if NAMES.contains(&name) => names.push((at, Subject::guess)),
+                name if is_address_column(name) => names.push((at, Subject::guess)),
                 _ => others.push((at, name)),
             }
         }

@@ -32,7 +32,7 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
 }
 
 /// A `#` begins a comment at the start of a line or after a space; within an address it is a letter like others.
-fn without_comment(text: &str) -> &str {
+pub fn without_comment(text: &str) -> &str {
     let begins = |at: &usize| *at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace();
     memchr::memchr_iter(b'#', text.as_bytes()).find(begins).map_or(text, |at| &text[..at])
 }

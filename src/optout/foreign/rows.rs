@@ -1,0 +1,136 @@
+//! Tables (CSV), by the names of their columns; one without a first row of names by where its addresses stand. Never takes two
+//! rows for one.
+
+use std::cell::Cell;
+use std::io::BufRead;
+use std::path::Path;
+
+use csv::ByteRecord;
+
+use super::columns::{Column, Field, Growing, comparing, field};
+use super::{Bounded, Ended, Found, Provider, Take, subject, without_mark};
+use crate::optout::file::{Quotes, line_of, separator, swallows_a_row, unclosed};
+use crate::place::Fault;
+
+pub(super) fn read(
+    path: &Path,
+    source: &mut dyn BufRead,
+    given: &[Column],
+    provider: Option<Provider>,
+    take: &mut Take<'_>,
+) -> Result<Option<Provider>, Ended> {
+    let head = source.fill_buf().map_err(|e| Fault::unreadable(path, &e))?;
+    let separator = separator(first_line(head));
+    let (quotes, since_row) = (Cell::new(0), Cell::new(0));
+    let mut rows = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
+        .terminator(csv::Terminator::Any(b'\n'))
+        .flexible(true)
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .from_reader(Quotes { source: Bounded { source, since_row: &since_row }, count: &quotes });
+    let mut row = ByteRecord::new();
+    if !rows.read_byte_record(&mut row).map_err(|e| of_csv(path, &e))? {
+        return Ok(provider);
+    }
+    let (columns, provider, names) = columns(path, &row, given, provider)?;
+    let mut is_names = names;
+    let mut last = 1;
+    loop {
+        if !is_names {
+            since_row.set(0);
+            let line = line_of(row.position(), rows.position(), row.iter()) as u64;
+            if row.iter().any(|cell| memchr::memchr(b'\n', cell).is_some_and(|_| swallows_a_row(&String::from_utf8_lossy(cell))))
+            {
+                return Err(unclosed(path, line as usize).into());
+            }
+            if row.len() != 1 || !row[0].is_empty() {
+                take(line, entry(&columns, &row))?;
+            }
+            last = line;
+        }
+        is_names = false;
+        if !rows.read_byte_record(&mut row).map_err(|e| of_csv(path, &e))? {
+            break;
+        }
+    }
+    if quotes.get().is_multiple_of(2) { Ok(provider) } else { Err(unclosed(path, last as usize).into()) }
+}
+
+fn entry(columns: &[(usize, Field)], row: &ByteRecord) -> Found {
+    let mut growing = Growing::default();
+    for (at, field) in columns {
+        if let Some(cell) = row.get(*at) {
+            // An address in another character set is none; a reason may be.
+            growing.take(*field, &String::from_utf8_lossy(cell));
+        }
+    }
+    growing.found()
+}
+
+/// Which columns say what, whose export it is, and whether the first row gives the names.
+type Layout = (Vec<(usize, Field)>, Option<Provider>, bool);
+
+fn columns(path: &Path, first: &ByteRecord, given: &[Column], provider: Option<Provider>) -> Result<Layout, Fault> {
+    let cells: Vec<_> = first.iter().map(|cell| String::from_utf8_lossy(without_mark(cell)).into_owned()).collect();
+    let names: Vec<_> = cells.iter().map(|cell| comparing(cell)).collect();
+    // Whoever stands in the first row is an opt-out like all others.
+    let address = cells.iter().position(|cell| cell.contains('@') && subject(cell.trim()).is_ok());
+    let found = |names: &[String]| -> Vec<_> {
+        let fields = names.iter().enumerate().map(|(at, name)| (at, field(name, at + 1, given)));
+        fields.filter_map(|(at, field)| Some((at, field?))).collect()
+    };
+    if let Some(address) = address {
+        let mut columns = found(&vec![String::new(); cells.len()]);
+        if !columns.iter().any(|(_, field)| field.names_somebody()) {
+            columns.push((address, Field::Name));
+        }
+        // As its import takes it: address, reason.
+        if provider == Some(Provider::Ses) && given.is_empty() && cells.len() == 2 {
+            columns.push((1 - address, Field::Reason));
+        }
+        return Ok((columns, provider, false));
+    }
+    let columns = found(&names);
+    if let Some(provider) = provider
+        && given.is_empty()
+        && !provider.has_marks(&names)
+    {
+        let message = format!("is not a table as {provider} exports it: it has not the columns {}", provider.wants());
+        return Err(Fault::of_line(path, 1, message).hint("say which column is which: --format csv --column address=NAME"));
+    }
+    let provider = provider.or_else(|| Provider::by_columns(&names).filter(|_| given.is_empty()));
+    if let Some(hint) = provider.and_then(|provider| provider.not_opt_outs(&names)).filter(|_| given.is_empty()) {
+        return Err(Fault::of_line(path, 1, "lists subscribers, not who has opted out").hint(hint));
+    }
+    if !columns.iter().any(|(_, field)| field.names_somebody()) {
+        let shown = cells.iter().map(|cell| crate::place::shown(cell)).collect::<Vec<_>>().join(", ");
+        return Err(Fault::of_line(path, 1, format!("has no column of addresses among {shown}"))
+            .hint("say which one it is, by its name or its number: --column address=NAME"));
+    }
+    Ok((columns, provider, true))
+}
+
+fn of_csv(path: &Path, error: &csv::Error) -> Fault {
+    let line = error.position().map_or(0, csv::Position::line) as usize;
+    match error.kind() {
+        csv::ErrorKind::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            Fault::of_file(path, e).hint("look for a quote that is not closed, or for another separator than , ; or tab")
+        }
+        csv::ErrorKind::Io(e) => Fault::unreadable(path, e),
+        _ => Fault::of_line(path, line, "is not a row of CSV").hint("save the list as CSV in UTF-8"),
+    }
+}
+
+fn first_line(head: &[u8]) -> &[u8] {
+    head.split(|b| *b == b'\n').next().unwrap_or_default()
+}
+
+/// The first line has several cells, or is the name of a column.
+pub(super) fn looks_like(head: &[u8]) -> bool {
+    let line = String::from_utf8_lossy(without_mark(first_line(head))).into_owned();
+    let is_name = |cell: &str| field(&comparing(cell), 0, &[]) == Some(Field::Name);
+    let cells: Vec<_> = line.split([',', ';', '\t']).collect();
+    !line.trim_start().starts_with('#') && (cells.len() > 1 && !line.contains(' ') || cells.iter().any(|cell| is_name(cell)))
+}
