@@ -129,15 +129,24 @@ impl Desk {
 
     /// By a name of our own: no other site's name leads here, whatever its DNS says. An address needs no DNS.
     fn is_called(&self, headers: &HeaderMap) -> bool {
-        let mut hosts = headers.get_all("host").iter();
-        let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
-        let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((address, _)) => address,
-            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-        };
-        let name = name.to_ascii_lowercase();
-        name.parse::<IpAddr>().is_ok() || name == "localhost" || self.hosts.contains(&name)
+        name_in(headers).is_some_and(|name| is_bare(&name) || self.hosts.contains(&name))
     }
+}
+
+/// The one name by which we are called, in lower case, without a port.
+fn name_in(headers: &HeaderMap) -> Option<String> {
+    let mut hosts = headers.get_all("host").iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return None };
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    Some(name.to_ascii_lowercase())
+}
+
+/// An address or `localhost`: no name of ours, by which others could call us through a proxy.
+fn is_bare(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || name == "localhost"
 }
 
 /// With what somebody does something; what does not matter is empty.

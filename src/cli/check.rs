@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Done {
             writeln!(out, "{}: {lapse}", chain.display())?;
         }
     }
-    if let Some(path) = &config.users {
+    for path in config.users.iter().chain(config.admin.as_ref().map(|page| &page.users)) {
         let users = users::read(path).map_err(|fault| Failure::of_list(&fault))?;
         writeln!(out, "{}: sound, {} users", path.display(), users.len())?;
         if fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o007 != 0) {

@@ -70,8 +70,15 @@ fn tell(out: &mut impl Write, suppression: &Suppression<'_>) -> std::io::Result<
     writeln!(out, "  rule    {}:{}, {} {}", rule.file.display(), rule.line, rule.kind, rule.value())?;
     writeln!(out, "  action  {action}")?;
     let until = about.until.map(|until| until.to_string());
-    let texts =
-        [("since", &about.since), ("until", &until), ("reason", &about.reason), ("source", &about.source), ("note", &about.note)];
+    let senders = (!about.senders.is_empty()).then(|| about.senders.join(" "));
+    let texts = [
+        ("senders", &senders),
+        ("since", &about.since),
+        ("until", &until),
+        ("reason", &about.reason),
+        ("source", &about.source),
+        ("note", &about.note),
+    ];
     for (name, text) in texts {
         if let Some(text) = text {
             writeln!(out, "  {name:7} {text}")?;

@@ -27,7 +27,8 @@ pub struct Line {
     pub helo: String,
     /// Message-ID of the mail or the notice.
     pub message_id: Option<String>,
-    /// Our id of the message.
+    /// Our id of the message; of `actions.jsonl` null where it is about none.
+    #[serde(deserialize_with = "or_empty")]
     pub id: String,
     /// The entry that decided.
     pub rule: Option<Rule>,
@@ -51,6 +52,10 @@ pub struct Line {
     pub upstream: String,
     /// Number in the chain; 0 of a line from before it.
     pub seq: u64,
+}
+
+fn or_empty<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(text)?.unwrap_or_default())
 }
 
 /// Where the entry that decided stands.

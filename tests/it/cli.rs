@@ -160,7 +160,7 @@ fn explain_tells_the_verdict_and_its_rule() {
     let shop = Shop::new("[opt_out]\nexempt_subjects = [\"[Important]\"]\n", LIST);
     let out = "Out+7@EXAMPLE.com: would be suppressed\n  rule    blacklist.toml:3, address out@example.com\n  action  reject\n";
     let inside = "in@example.com: would be forwarded\n";
-    let by_shop = "shop-a@example.com: would be suppressed\n  rule    blacklist.toml:7, address shop-a@example.com\n  action  reject\n  reason  no more of shop a\n";
+    let by_shop = "shop-a@example.com: would be suppressed\n  rule    blacklist.toml:7, address shop-a@example.com\n  action  reject\n  senders *@shop-a.example\n  reason  no more of shop a\n";
     for (arguments, code, text) in [
         (&["in@example.com"][..], 0, inside.to_owned()),
         (&["Out+7@EXAMPLE.com"], 1, out.to_owned()),

@@ -78,6 +78,17 @@ fn lines_for_people_say_who_why_and_where() {
     assert_eq!((code, talk.as_str()), (1, "nothing is in the log that answers this\n"));
 }
 
+/// What people did at the admin page is often about no message.
+#[test]
+fn lines_without_a_message_are_sound() {
+    let shop = shop();
+    let text = "{\"time\":\"2026-11-22T08:00:00Z\",\"event\":\"opt_out_added\",\"who\":\"anna\",\"client\":\"127.0.0.1\",\"address\":\"c@x.example\",\"id\":null,\"reason\":\"telephone\"}\n";
+    std::fs::write(shop.path("var/log/actions.jsonl"), text).unwrap();
+    let told = "2026-11-22T08:00:00Z  opt_out_added  c@x.example  by anna from 127.0.0.1  because: telephone\n";
+    assert_eq!(shop.run(&["log", "--log", "actions"]), (0, told.into(), String::new()));
+    assert_eq!(shop.run(&["log", "--log", "all", "--last", "1"]), (0, told.into(), String::new()));
+}
+
 #[test]
 fn a_summary_counts_by_day_and_cause() {
     let shop = shop();

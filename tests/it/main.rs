@@ -35,6 +35,7 @@ mod metrics;
 mod notice_forms;
 mod notices;
 mod notify;
+mod pages;
 mod papers;
 mod postfix_log;
 mod process;

@@ -216,6 +216,25 @@ async fn connections_to_the_host_are_seen_at_work_and_idle() {
     asked.relay.stop().await;
 }
 
+/// A proxy on this machine hands on what others ask; they call the page by its name.
+#[tokio::test]
+async fn numbers_are_for_this_machine_and_for_programs_that_log_in() {
+    let asked = Asked::open("hosts = [\"Mail.Shop.example\"]\n", "").await;
+    let login = ("Authorization", "Bearer shop-tool:a long secret");
+    for (host, headers, status) in [
+        ("localhost:8025", None, 200),
+        ("127.0.0.1", None, 200),
+        ("mail.shop.example", None, 401),
+        ("MAIL.shop.example:443", None, 401),
+        ("mail.shop.example", Some(login), 200),
+        ("other.example", Some(login), 421),
+    ] {
+        let headers: Vec<_> = headers.into_iter().chain([("Host", host)]).collect();
+        assert_eq!(ask(asked.page, "GET", "/metrics", &headers, "").await.status, status, "{host}");
+    }
+    asked.relay.stop().await;
+}
+
 /// Names of metrics in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let starts = text.match_indices("optout_relay_").map(|(at, _)| &text[at..]);

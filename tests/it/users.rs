@@ -314,4 +314,11 @@ async fn those_of_the_admin_page_have_a_file_of_their_own() {
     assert!(!shop.path("users.toml").exists(), "the tools' file is another");
     let admins = Users::open(&shop.path("admins.toml")).unwrap();
     assert!(matches!(admins.login("anna", b"a long secret").await, Login::Ok(_)));
+    assert_eq!(add(&shop, &["tool"], "another secret\n").0, 0);
+    assert_eq!(shop.run(&["check"]).1.lines().last(), Some("admins.toml: sound, 1 users"));
+    fs::write(shop.path("admins.toml"), "[[user]]\nname = 1\n").unwrap();
+    for command in ["check", "serve"] {
+        let (code, _, talk) = shop.run(&[command]);
+        assert!(code == 65 && talk.starts_with("optout-relay: admins.toml:2:8: "), "{command}: {talk}");
+    }
 }
