@@ -12,7 +12,7 @@ use std::path::Path;
 pub use document::{EditError, append, changed, cut, cut_tables, edit};
 pub use draft::Draft;
 pub use followed::{Followed, LOOK_EVERY, look};
-pub use replaced::locked;
+pub use replaced::{is_replaceable, locked};
 
 /// Has the folders above `path` on disk: one that its own folder does not know is gone with all that is in it, should the
 /// machine lose power. Some of them belong to others, and are there anyway.

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::gate::Who;
 use super::verdict::verdict;
 use super::{About, Desk};
+use crate::disk::is_replaceable;
 use crate::ledger::Act;
 use crate::mail::{Address, Id, ReversePath, clean};
 use crate::optout::{self, Attributes, Part, Subject};
@@ -47,7 +48,7 @@ impl fmt::Display for NotDone {
             Self::Unwritten => f.write_str(
                 "nothing was done: actions.jsonl cannot be written, and what is done here must be on record; the relay's log tells why",
             ),
-            Self::NoList => f.write_str("no list of opt_out.lists is a .toml file, and only those are edited"),
+            Self::NoList => f.write_str("no list of opt_out.lists is a .toml file that the relay may write, and only those are edited"),
             Self::Failed(why) => write!(f, "it could not be written: {why}"),
             Self::NotInForce => f.write_str(
                 "it is written down but NOT in force: a list cannot be read, and the former one stays in force; the relay's log tells where",
@@ -74,7 +75,9 @@ pub async fn add(
     attributes: Attributes,
     by: &str,
 ) -> Result<(Vec<Subject>, PathBuf), NotDone> {
-    let list = desk.config.lists.iter().find(|path| optout::is_editable(path)).cloned().ok_or(NotDone::NoList)?;
+    // A service may often not write where its configuration lies.
+    let list = desk.config.lists.iter().find(|path| optout::is_editable(path) && is_replaceable(path));
+    let list = list.cloned().ok_or(NotDone::NoList)?;
     let reason = attributes.reason.as_deref().map(on_one_line).unwrap_or_default();
     for subject in &subjects {
         let about = About { address: &subject.to_string(), reason: &reason, ..About::default() };

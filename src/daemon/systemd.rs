@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::question::Asker;
+use crate::mail::some;
 use crate::smtp::Door;
 
 /// How often it is told how it goes, where no watchdog waits for a sign of life.
@@ -67,9 +68,13 @@ fn is_there() -> bool {
 }
 
 fn state(door: &Door) -> String {
-    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (opt_outs, held, sessions) = (door.relay.lists.current().len(), door.relay.spool.len(), door.tasks.len());
-    format!("{} in force, {} held, {}", some(opt_outs, "opt-out"), some(held, "message"), some(sessions, "session"))
+    format!(
+        "{} in force, {} held, {}",
+        some(opt_outs as u64, "opt-out"),
+        some(held as u64, "message"),
+        some(sessions as u64, "session")
+    )
 }
 
 async fn tell(news: Vec<NotifyState<'static>>, status: String) {

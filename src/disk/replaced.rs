@@ -16,6 +16,13 @@ pub fn locked(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether we may replace it: its folder can be written, and so can the file, for what its owner has made read-only is meant so.
+pub fn is_replaceable(path: &Path) -> bool {
+    let Ok(real) = fs::canonicalize(path) else { return false };
+    let may_write = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    may_write(&real) && real.parent().is_some_and(may_write)
+}
+
 /// Whole or not at all, with the owner and the rights of `old`, which it replaces.
 pub fn replace(path: &Path, old: &File, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));

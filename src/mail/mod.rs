@@ -20,6 +20,6 @@ pub use message::{HeaderSection, Message};
 pub use order::{Order, orders_in};
 pub use pages::{Pages, WORTHWHILE};
 pub use piece::Mail;
-pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean};
+pub use status::{Enhanced, OPTED_OUT, Outcome, Stage, Status, clean, some};
 pub use trace::{is_trace, received};
 pub use xtext::{embedded, envelope_id, original_recipient};

@@ -153,6 +153,11 @@ pub fn clean(text: &str, max: usize) -> String {
     text.chars().take(max).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
+/// So many of something, for people: `1 message`, `2 messages`.
+pub fn some(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -183,7 +183,7 @@ async fn the_running_relay_knows_at_once() {
     );
     drop(child.stdin.take());
     let (code, out, talk) = told(child.wait_with_output().unwrap());
-    let expected = "standard input, of Amazon SES: 1 new, 0 known, 0 invalid\nimported.csv: 1 opt-outs added\n";
+    let expected = "standard input, of Amazon SES: 1 new, 0 known, 0 invalid\nimported.csv: 1 opt-out added\n";
     assert_eq!((code, out.as_str(), talk.as_str()), (0, expected, ""));
     relay.line("opt-out list reloaded entries=4 ");
     let mut client = Client::connect(relay.address).await;
@@ -200,7 +200,7 @@ fn what_is_exported_comes_in_again() {
     let list = "addresses = [\"Plain@x.example\"]\ndomains = [\"x.example\", \"*.y.example\"]\npatterns = [\"promo-*@z.example\"]\nhashes = [\"md5:d41d8cd98f00b204e9800998ecf8427e\"]\norders = [\"123-1234567-1234567\"]\n\n[[opt_out]]\naddress = \"\\\"odd, one\\\"@x.example\"\nsince = 2020-01-02\nuntil = 2099-01-01\nreason = \"said \\\"no\\\", twice\"\naction = \"drop\"\nsenders = [\"*@a.example\", \"*@b.example\"]\nnote = \"x\\ny\"\n";
     fs::write(shop.path("blacklist.toml"), list).unwrap();
     fs::write(shop.path("imported.csv"), "address\n").unwrap();
-    assert_eq!(shop.run(&["list", "export", "--output", "all.csv"]), (0, String::new(), "all.csv: 7 entries\n".into()));
+    assert_eq!(shop.run(&["list", "export", "--output", "all.csv"]), (0, String::new(), "all.csv: entries written: 7\n".into()));
     assert_eq!(shop.run(&["list", "diff", "all.csv"]), (0, String::new(), "no difference\n".into()));
     assert!(shop.read("all.csv").contains("\n\"\"\"odd, one\"\"@x.example\",2020-01-02,2099-01-01T23:59:59.999999999Z,\"said \"\"no\"\", twice\",,drop,*@a.example *@b.example,x y\n"), "{}", shop.read("all.csv"));
     let (code, _, talk) = shop.run(&["list", "export", "--output", "all.csv"]);
@@ -210,7 +210,7 @@ fn what_is_exported_comes_in_again() {
     assert_eq!((code, out.as_str()), (0, "Plain@x.example,COMPLAINT\n\"\"\"odd, one\"\"@x.example\",COMPLAINT\n"));
     assert_eq!(
         talk,
-        "5 entries were left out: this format has no place for their kind\n1 entries hold for some senders or up to some day; this format cannot say so, and there they hold for all mail and for good\n"
+        "left out, for this format has no place for their kind: 5\nwritten without their senders or their end, for this format cannot say so; there they hold for all mail and for good: 1\n"
     );
     let (_, out, _) = shop.run(&["list", "export", "--format", "json"]);
     let told: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -238,7 +238,7 @@ fn a_difference_is_told_from_both_sides() {
     assert_eq!((code, talk.as_str()), (0, "no difference\n"));
     fs::write(shop.path("bad.txt"), "info@\n").unwrap();
     let (code, _, talk) = shop.run(&["list", "diff", "bad.txt"]);
-    assert!(code == 65 && talk.contains("1 entries are invalid and were not compared"), "{talk}");
+    assert!(code == 65 && talk.contains("invalid entries, which were not compared: 1"), "{talk}");
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! | `console` | what stands behind `$ ` is run, and says what stands below it |
 //! | `… not-run: REASON` | nothing, but `optout-relay` must know the commands in it |
 //!
-//! Pages are read from above, each in a shop of its own. Its relay is asked for as `localhost:2525` and `localhost:8025`; `ID` and
+//! Pages are read from above, each in a shop of its own, where `unsubscribes.csv` lies, as SendGrid exports it. Its relay is asked for as `localhost:2525` and `localhost:8025`; `ID` and
 //! `NUMBER:HASH` in a command are those of a held message and of the newest record. In what a command says `…` is anything, and a line
 //! of it any lines; times, ids and hashes are those of another day.
 
@@ -32,6 +32,9 @@ use crate::rig::{Client, PATIENCE};
 
 /// What a person types who is asked for a password.
 const TYPED: &str = "a long secret\n";
+
+/// What a mail provider has sent.
+const UNSUBSCRIBES: &str = "email,created\nanna@example.net,1764028800\nopted-out@example.com,1764028800\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -184,6 +187,7 @@ impl Shop {
         write("users.toml", "");
         write("admins.toml", "");
         std::fs::write(folder.path().join("typed"), TYPED).unwrap();
+        std::fs::write(folder.path().join("unsubscribes.csv"), UNSUBSCRIBES).unwrap();
         let mut serve = command(folder.path(), "exec optout-relay serve");
         serve.env("OPTOUT_RELAY_HOSTNAME", "relay.test").env("OPTOUT_RELAY_LISTEN__SMTP", "[\"127.0.0.1:0\"]");
         serve.env("OPTOUT_RELAY_ADMIN__LISTEN", "[\"127.0.0.1:0\"]");

@@ -1,9 +1,11 @@
 """The deb, on a minimal Debian whose systemd is the process in the first argument: its network is ours, its files are seen
 through /proc, and commands are run in it. 1.deb is the package, 2.deb and 3.deb are later ones with another relay.toml."""
 
+import base64
 import json
 import smtplib
 import sys
+import urllib.request
 from pathlib import Path
 
 from checks import belongs, eventually, group, hold, owner, run
@@ -14,7 +16,15 @@ ETC, STATE = ROOT / "etc/optout-relay", ROOT / "var/lib/optout-relay"
 UNIT = "optout-relay.service"
 # The suppression log as it was before anything was done to the package.
 PROOF = []
-OWN = "hostname = \"shop.test\"\nstate_dir = \"/var/lib/optout-relay\"\n[upstream]\nurl = \"smtp://127.0.0.1:9\"\n"
+OWN = """hostname = "shop.test"
+state_dir = "/var/lib/optout-relay"
+[upstream]
+url = "smtp://127.0.0.1:9"
+[opt_out]
+lists = ["blacklist.toml", "/var/lib/optout-relay/desk.toml"]
+[admin]
+users = "admins.toml"
+"""
 
 
 def inside(*command, fails=False):
@@ -71,6 +81,8 @@ def everything_is_kept():
     assert (STATE / "log/suppressed.jsonl").read_bytes().startswith(PROOF[0])
     belongs(ETC / "blacklist.toml", 0, group(ROOT, "optout-relay"), 0o640)
     belongs(STATE, owner(ROOT, "optout-relay"), group(ROOT, "optout-relay"), 0o700)
+    if (ETC / "admins.toml").exists():
+        assert "late@example.org" in (STATE / "desk.toml").read_text()
 
 
 def it_is_installed_and_runs():
@@ -120,9 +132,21 @@ def an_upgrade_brings_new_defaults_to_who_changed_nothing():
     everything_is_kept()
 
 
-def an_upgrade_keeps_what_the_user_changed():
+def the_admin_page_has_a_list_that_it_may_write():
+    assert '"/var/lib/optout-relay/desk.toml"' in (ETC / "relay.toml").read_text()
     (ETC / "relay.toml").write_text(OWN)
+    inside("sh", "-c", "echo a long secret | optout-relay user --admin add anna")
     inside("systemctl", "restart", UNIT)
+    ask = urllib.request.Request("http://127.0.0.1:8025/api/v1/opt-outs", json.dumps({"entries": ["late@example.org"]}).encode())
+    ask.add_header("Content-Type", "application/json")
+    ask.add_header("Authorization", "Basic " + base64.b64encode(b"anna:a long secret").decode())
+    with urllib.request.urlopen(ask, timeout=20) as answer:
+        assert json.load(answer)["list"] == "/var/lib/optout-relay/desk.toml"
+    assert is_refused("late@example.org")
+    belongs(STATE / "desk.toml", owner(ROOT, "optout-relay"), group(ROOT, "optout-relay"), 0o640)
+
+
+def an_upgrade_keeps_what_the_user_changed():
     mail("held@example.org")
     waiting, before = held(), show("MainPID")
     assert len(waiting) >= 1
@@ -191,6 +215,7 @@ CHECKS = [
     mail_goes_through_and_who_has_opted_out_gets_none,
     it_can_be_configured_again,
     an_upgrade_brings_new_defaults_to_who_changed_nothing,
+    the_admin_page_has_a_list_that_it_may_write,
     an_upgrade_keeps_what_the_user_changed,
     one_that_was_switched_off_stays_off,
     a_removal_stops_it_and_keeps_all,

@@ -46,7 +46,11 @@ impl From<NotDone> for No {
             NotDone::Unwritten | NotDone::Failed(_) | NotDone::NotInForce => StatusCode::SERVICE_UNAVAILABLE,
         };
         let no = Self::new(status, not.to_string());
-        if not == NotDone::NoList { no.hint("add one, as in lists = [\"blacklist.toml\"]") } else { no }
+        if not == NotDone::NoList {
+            no.hint("add one in a folder that the relay may write, as in lists = [\"blacklist.toml\", \"/var/lib/optout-relay/desk.toml\"]")
+        } else {
+            no
+        }
     }
 }
 

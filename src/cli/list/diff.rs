@@ -79,7 +79,7 @@ impl Diff {
         out.flush()?;
         if wrong > 0 {
             let message = format!(
-                "{wrong} entries are invalid and were not compared\nhint: `optout-relay list import LIST --dry-run` names them"
+                "invalid entries, which were not compared: {wrong}\nhint: `optout-relay list import LIST --dry-run` names them"
             );
             return Err(Failure::new(Exit::Data, message));
         }

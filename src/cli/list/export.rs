@@ -102,17 +102,17 @@ impl Export {
 
     fn tell(&self, counts: &Counts) {
         if let Some(path) = &self.output {
-            talk(&format!("{}: {} entries", path.display(), counts.written));
+            talk(&format!("{}: entries written: {}", path.display(), counts.written));
         }
         if counts.over > 0 {
-            talk(&format!("{} entries have ended, and were left out", counts.over));
+            talk(&format!("left out, for they have ended: {}", counts.over));
         }
         if counts.no_place > 0 {
-            talk(&format!("{} entries were left out: this format has no place for their kind", counts.no_place));
+            talk(&format!("left out, for this format has no place for their kind: {}", counts.no_place));
         }
         if counts.widened > 0 {
             talk(&format!(
-                "{} entries hold for some senders or up to some day; this format cannot say so, and there they hold for all mail and for good",
+                "written without their senders or their end, for this format cannot say so; there they hold for all mail and for good: {}",
                 counts.widened
             ));
         }

@@ -14,6 +14,7 @@ use super::beside::{Beside, fill};
 use super::form::{Form, column};
 use crate::config::Config;
 use crate::disk::Draft;
+use crate::mail::some;
 use crate::optout::{self, Attributes, COLUMNS, Column, Ended, Found, Known, Manner, Provider, Writer, Written};
 
 const EXAMPLES: &str = "Examples:
@@ -214,10 +215,10 @@ impl Import {
             writeln!(out, "... and {} more that are invalid", *invalid as usize - shown.len())?;
         }
         let of = provider.map(|provider| format!(", of {provider}")).unwrap_or_default();
-        let other = if *other > 0 { format!(", {other} let mail pass and are no opt-outs") } else { String::new() };
+        let other = if *other > 0 { format!(", {other} that let mail pass and are none") } else { String::new() };
         writeln!(out, "{name}{of}: {new} new, {known} known{other}, {invalid} invalid")?;
         if changes {
-            writeln!(out, "{}: {new} opt-outs added", path.display())?;
+            writeln!(out, "{}: {} added", path.display(), some(*new, "opt-out"))?;
         }
         Ok(())
     }
