@@ -48,7 +48,7 @@
 //! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `draft`: a file that grows beside the one that it is to replace; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
 //! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `follow`: files that change meanwhile; `desk`: the admin page; `systemd`: what it is told; `question`: to a loop, answered by it; `password`: looks whether it was changed |
-//! | 5 the door | [`cli`] | one file a command; the only place that prints. `man`: the manual pages, of files that people edit by `man/settings` |
+//! | 5 the door | [`cli`] | one file a command; the only place that prints. `man`: the manual pages, of files that people edit by `man/settings`; `doctor`: what is `here`, and what others say (`reach`); `caller`: a client of the relay that runs; `paint`: colours |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.
 //!

@@ -1,13 +1,16 @@
 //! The command line: one file a command. The only place that prints: data on stdout, talk on stderr.
 
+mod caller;
 mod check;
 mod circle;
 mod completions;
+mod doctor;
 mod explain;
 mod learn;
 mod list;
 mod log;
 mod man;
+mod paint;
 mod password;
 mod progress;
 mod serve;
@@ -94,7 +97,9 @@ enum Command {
     /// Run the relay (also without a command)
     Serve,
     /// Read configuration, lists and users as the relay does, and say what is wrong
-    Check,
+    Check(check::Arguments),
+    /// Look at all that the relay needs, and say what to do about what is wrong; no mail is sent
+    Doctor(doctor::Arguments),
     /// Say whether mail to an address would be forwarded, and by which rule
     Explain(explain::Arguments),
     /// Show and change the opt-outs
@@ -135,10 +140,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Done {
-    let config = || Config::load(arguments.config.as_deref(), environment()).map_err(|fault| Failure::of_config(&fault));
+    let load = || Config::load(arguments.config.as_deref(), environment());
+    let config = || load().map_err(|fault| Failure::of_config(&fault));
     match &arguments.command {
         None | Some(Command::Serve) => serve::run(config()?),
-        Some(Command::Check) => check::run(&config()?),
+        Some(Command::Check(arguments)) => check::run(&config()?, arguments),
+        Some(Command::Doctor(arguments)) => doctor::run(load(), arguments),
         Some(Command::Explain(arguments)) => explain::run(&config()?, arguments),
         Some(Command::List(arguments)) => list::run(&config()?, arguments),
         Some(Command::Learn(arguments)) => learn::run(&config()?, arguments),

@@ -10,6 +10,7 @@ mod corpus;
 mod damaged;
 mod descriptors;
 mod dialogue;
+mod doctor;
 mod door;
 mod dsn;
 mod edits;
