@@ -44,6 +44,22 @@ impl Said {
         let lines = text.lines().map(|line| line.get(4..).unwrap_or_default().to_owned());
         Self { code, lines: lines.collect() }
     }
+
+    /// 2xx or 3xx.
+    pub fn is_positive(&self) -> bool {
+        (200..400).contains(&self.code)
+    }
+
+    /// The greeting of a relay like us.
+    pub fn greets_as_relay(&self) -> bool {
+        self.code == 220 && self.lines.iter().any(|line| line.ends_with(" ESMTP optout-relay"))
+    }
+
+    /// A keyword of a reply to EHLO, in any case.
+    pub fn offers(&self, keyword: &str) -> bool {
+        let first = |line: &String| line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword));
+        self.lines.iter().skip(1).any(first)
+    }
 }
 
 impl std::fmt::Display for Said {
@@ -63,6 +79,11 @@ impl Caller {
         }
         let greeting = caller.hear(STEP).await?;
         Ok((caller, greeting))
+    }
+
+    /// Says a line and hears the reply.
+    pub async fn ask(&mut self, line: &str) -> io::Result<Said> {
+        self.send(format!("{line}\r\n").as_bytes(), STEP).await
     }
 
     /// Sends bytes as they are and hears the reply, which may take as long as that.
@@ -124,8 +145,10 @@ mod tests {
     #[test]
     fn a_reply_is_taken_apart() {
         let said = Said::of(b"250-relay.test\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n");
-        assert_eq!((said.code, said.lines.len(), said.lines[2].as_str()), (250, 3, "AUTH PLAIN LOGIN"));
-        assert_eq!(Said::of(b"??? hello\r\n"), Said { code: 0, lines: vec!["hello".to_owned()] });
+        assert_eq!((said.code, said.is_positive()), (250, true));
+        assert!(said.offers("starttls") && said.offers("AUTH") && !said.offers("relay.test") && !said.offers("PLAIN"));
+        let nonsense = Said::of(b"??? hello\r\n");
+        assert_eq!((nonsense.code, nonsense.is_positive(), nonsense.lines), (0, false, vec!["hello".to_owned()]));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod progress;
 mod serve;
 mod spool;
 mod syslog;
+mod trial;
 mod user;
 
 use std::fmt::Display;
@@ -102,6 +103,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Say whether mail to an address would be forwarded, and by which rule
     Explain(explain::Arguments),
+    /// Send a test mail through the relay that runs, and say step by step what becomes of it
+    Try(trial::Arguments),
     /// Show and change the opt-outs
     List(list::Arguments),
     /// Learn opt-outs from notices in files, and settle what waits for a person
@@ -147,6 +150,7 @@ fn run(arguments: &Arguments) -> Done {
         Some(Command::Check(arguments)) => check::run(&config()?, arguments),
         Some(Command::Doctor(arguments)) => doctor::run(load(), arguments),
         Some(Command::Explain(arguments)) => explain::run(&config()?, arguments),
+        Some(Command::Try(arguments)) => trial::run(&config()?, arguments),
         Some(Command::List(arguments)) => list::run(&config()?, arguments),
         Some(Command::Learn(arguments)) => learn::run(&config()?, arguments),
         Some(Command::Log(arguments)) => log::run(&config()?, arguments),

@@ -53,6 +53,7 @@ mod spool_cli;
 mod spool_wishes;
 mod suppression_lines;
 mod tls;
+mod trial;
 mod untold;
 mod upstream;
 mod users;

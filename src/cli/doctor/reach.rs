@@ -112,9 +112,7 @@ async fn listener(key: &str, address: SocketAddr, encrypted: bool, has_others: b
             let text = said(&greeting.to_string());
             caller.quit().await;
             return match greeting.code {
-                220 if greeting.lines.iter().any(|line| line.ends_with(" ESMTP optout-relay")) => {
-                    Finding::ok(check, format_args!("the relay answers: {text}"))
-                }
+                _ if greeting.greets_as_relay() => Finding::ok(check, format_args!("the relay answers: {text}")),
                 421 => Finding::warning(
                     check,
                     format_args!("the relay is busy: {text}"),
