@@ -24,7 +24,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::disk::EditError;
@@ -82,9 +83,24 @@ const TRUSTS_ANYBODY: &str = "upstream.tls_verify is false: the mail host need n
 
 type Done = Result<Exit, Failure>;
 
+const EXAMPLES: &str = "Examples:
+  optout-relay                                run, by config/relay.toml or /etc/optout-relay/relay.toml
+  optout-relay --config relay.toml check      is all that is written there sound?
+  optout-relay doctor                         does all that it needs work?
+  optout-relay explain buyer@example.org      would mail to this buyer be forwarded?
+  optout-relay list add buyer@example.org     from now on it is not
+  optout-relay log --address buyer@example.org
+
+`optout-relay help COMMAND` tells more of each, with examples.";
+
+const SERVE_EXAMPLES: &str = "Examples:
+  optout-relay serve
+  optout-relay --config relay.toml serve
+  OPTOUT_RELAY_LOG__LEVEL=debug optout-relay serve";
+
 /// An SMTP relay that keeps mail from everybody who has opted out.
 #[derive(Debug, Parser)]
-#[command(name = "optout-relay", version)]
+#[command(name = "optout-relay", version, after_help = EXAMPLES)]
 struct Arguments {
     /// The configuration [default: config/relay.toml, then /etc/optout-relay/relay.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -96,6 +112,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the relay (also without a command)
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve,
     /// Read configuration, lists and users as the relay does, and say what is wrong
     Check(check::Arguments),
@@ -120,6 +137,11 @@ enum Command {
     Completions(completions::Arguments),
     /// Write the manual pages
     Man(man::Arguments),
+}
+
+/// The commands as they are parsed, for whoever makes something of them.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Reads the command line, runs the command, prints what went wrong.
@@ -196,6 +218,12 @@ impl From<io::Error> for Failure {
         let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Ok } else { Exit::Io };
         Self::new(exit, format_args!("write to standard output: {error}"))
     }
+}
+
+/// One object for programs, in a line of its own.
+fn json_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, object)?;
+    out.write_all(b"\n")
 }
 
 /// A line for people.

@@ -158,7 +158,7 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
 }
 
 /// Reads logs with a bar. Damaged lines are told; whether there was one.
-fn search(
+pub fn search(
     config: &Config,
     names: &[&str],
     question: &Question,
