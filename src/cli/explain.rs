@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::paint::{self, Tone};
 use super::{Done, Exit, Failure, json_line, log};
 use crate::admin::verdict::{Verdict, judged};
 use crate::config::Config;
@@ -70,7 +71,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
         if arguments.json {
             json_line(&mut out, &of_address(recipient.as_str(), &verdict))?;
         } else {
-            writeln!(out, "{recipient}: {}", would(&verdict))?;
+            writeln!(out, "{recipient}: {}", paint::word(tone(&verdict), would(&verdict)))?;
             tell(&mut out, &verdict)?;
         }
         if is_suppressed(&verdict) {
@@ -101,6 +102,14 @@ fn would(verdict: &Verdict) -> &'static str {
         "exempted" => "would be forwarded and logged, because of opt_out.exempt_subjects",
         "suppressed" => "would be suppressed",
         _ => "would be forwarded",
+    }
+}
+
+fn tone(verdict: &Verdict) -> Tone {
+    match verdict.verdict {
+        "forwarded" => Tone::Good,
+        "suppressed" => Tone::Bad,
+        _ => Tone::Doubtful,
     }
 }
 
@@ -158,7 +167,12 @@ fn replay(judge: &Judge<'_>, id: Id, json: bool) -> Done {
             json_line(&mut out, &json!({ "then": then, "today": of_address(recipient.as_str(), &verdict), "same": is_same }))?;
         } else {
             writeln!(out, "{}", log::told(&line))?;
-            writeln!(out, "today: {}; {}", would(&verdict), if is_same { "the same" } else { "not the same" })?;
+            writeln!(
+                out,
+                "today: {}; {}",
+                paint::word(tone(&verdict), would(&verdict)),
+                if is_same { "the same" } else { "not the same" }
+            )?;
             tell(&mut out, &verdict)?;
             if line.event == "exempted" && judge.subject.is_empty() {
                 writeln!(out, "  note    the subject that exempted it is not in the log: say --subject TEXT")?;

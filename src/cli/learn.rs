@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::paint::Table;
 use super::{Done, Exit, Failure, json_line, talk};
 use crate::config::Config;
 use crate::learn::{
@@ -180,20 +181,19 @@ fn of_settled(settled: &Settled, dry_run: bool) -> serde_json::Value {
 }
 
 fn show(config: &Config, json: bool) -> Done {
-    let (quarantine, mut out) = (Quarantine::new(config.quarantine()), stdout().lock());
+    let (quarantine, mut table) = (Quarantine::new(config.quarantine()), Table::new(stdout().lock()));
     for waiting in quarantine.all().map_err(|fault| Failure::of_list(&fault))? {
         let Entry { subject, attributes } = &waiting.entry;
         let source = attributes.source.as_deref().unwrap_or_default();
         if json {
             let (kind, entry) = (subject.kind().to_string(), subject.to_string());
-            json_line(
-                &mut out,
-                &json!({ "id": waiting.id, "kind": kind, "entry": entry, "source": source, "why": waiting.why }),
-            )?;
+            let object = json!({ "id": waiting.id, "kind": kind, "entry": entry, "source": source, "why": waiting.why });
+            table.object(&object)?;
             continue;
         }
-        writeln!(out, "{}\t{subject}\t{}\t{}", waiting.id, clean(source, 400), clean(&waiting.why, 400))?;
+        table.row(&[&waiting.id, &subject.to_string(), &clean(source, 400), &clean(&waiting.why, 400)])?;
     }
+    table.end()?;
     Ok(Exit::Ok)
 }
 

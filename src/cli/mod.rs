@@ -45,11 +45,11 @@ pub enum Exit {
     Data = 65,
     /// A file that is not there.
     NoInput = 66,
-    /// An address to listen on.
+    /// An address to listen on, or a relay that answers there.
     Unavailable = 69,
     /// Reading or writing.
     Io = 74,
-    /// Something is in use; try again later.
+    /// Something is in use, or mail is held; try again later.
     Later = 75,
     /// The configuration.
     Config = 78,
@@ -63,9 +63,9 @@ impl Exit {
             Self::Usage => "The command line is wrong.",
             Self::Data => "A list, the users or an address is wrong.",
             Self::NoInput => "A file is not there.",
-            Self::Unavailable => "An address cannot be listened on.",
+            Self::Unavailable => "An address cannot be listened on, or no relay answers there.",
             Self::Io => "Something could not be read or written.",
-            Self::Later => "Something is in use; try again later.",
+            Self::Later => "Something is in use, or mail is held; try again later.",
             Self::Config => "The configuration is wrong.",
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use humantime_serde::re::humantime::format_duration;
 use jiff::Timestamp;
 
+use super::paint::{self, Tone};
 use super::{Done, Exit, Failure, json_line, talk};
 use crate::admin::held;
 use crate::config::Config;
@@ -164,14 +165,15 @@ fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> s
         writeln!(out, "  size     {} bytes", record.size)?;
     }
     for (recipient, outcome) in record.envelope.recipients.iter().zip(&record.outcomes) {
-        let state = match outcome {
-            None | Some(Outcome::Deferred(_)) => "waiting",
-            Some(Outcome::Delivered(_)) => "delivered",
-            Some(Outcome::Refused(_)) => "refused",
-            Some(Outcome::Suppressed { .. }) => "suppressed",
+        let (state, tone) = match outcome {
+            None | Some(Outcome::Deferred(_)) => ("waiting", Tone::Doubtful),
+            Some(Outcome::Delivered(_)) => ("delivered", Tone::Good),
+            Some(Outcome::Refused(_)) => ("refused", Tone::Bad),
+            Some(Outcome::Suppressed { .. }) => ("suppressed", Tone::Bad),
         };
+        let state = paint::word(tone, &format!("{state:10}"));
         let said = outcome.as_ref().map_or_else(|| "not tried yet".to_owned(), |outcome| outcome.status().to_string());
-        writeln!(out, "  {state:10} {}: {said}", recipient.address)?;
+        writeln!(out, "  {state} {}: {said}", recipient.address)?;
     }
     Ok(())
 }

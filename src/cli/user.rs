@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write, stdout};
 use std::path::Path;
 
+use super::paint::Table;
 use super::{Done, Exit, Failure, json_line, password, talk};
 use crate::config::Config;
 use crate::place::shown;
@@ -140,18 +141,18 @@ fn remove(path: &Path, name: &str, json: bool) -> Done {
 }
 
 fn list(path: &Path, json: bool) -> Done {
-    let mut out = BufWriter::new(stdout().lock());
+    let mut table = Table::new(BufWriter::new(stdout().lock()));
     for user in read(path)? {
         if json {
             // Null: as whom they like.
-            json_line(&mut out, &serde_json::json!({ "user": user.name, "senders": user.senders }))?;
+            table.object(&serde_json::json!({ "user": user.name, "senders": user.senders }))?;
             continue;
         }
         // Who has no senders may send as whom `*` names.
         let senders = user.senders.map_or_else(|| "*".to_owned(), |senders| senders.join(" "));
-        writeln!(out, "{}\t{senders}", user.name)?;
+        table.row(&[&user.name, &senders])?;
     }
-    out.flush()?;
+    table.end()?;
     Ok(Exit::Ok)
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::held::{SHOP, id};
 use crate::host::{Host, MODERN, Script};
 use crate::learned::notice;
-use crate::process::{Shop, told};
+use crate::process::{Shop, at_terminal, told};
 use crate::rig::Client;
 
 const LIST: &str = "addresses = [\"out@x.example\"]\n[[opt_out]]\naddress = \"drop@x.example\"\naction = \"drop\"\nreason = \"by phone\"\nsince = 2026-11-01\n";
@@ -168,6 +168,7 @@ async fn a_decision_is_replayed() {
         ("", &dropped, 0, "forwarded", false),
         ("[[opt_out]]\naddress = \"drop@x.example\"\naction = \"bounce\"\n", &dropped, 1, "suppressed", false),
         ("domains = [\"x.example\"]\n", &dropped, 1, "suppressed", false),
+        ("[[opt_out]]\ndomain = \"x.example\"\naction = \"drop\"\n", &dropped, 1, "suppressed", false),
         ("", &sent, 0, "forwarded", true),
         ("domains = [\"x.example\"]\n", &sent, 1, "suppressed", false),
         ("[[opt_out]]\naddress = \"in@x.example\"\nsenders = [\"*@other.example\"]\n", &sent, 0, "forwarded", true),
@@ -185,4 +186,33 @@ async fn a_decision_is_replayed() {
     );
     assert_eq!(shop.run(&["explain", "--id", "x"]).0, 64);
     assert_eq!(shop.run(&["explain", "--id", &dropped, "in@x.example"]).0, 64);
+}
+
+/// Columns and colours are for people who look.
+#[test]
+fn at_a_terminal_columns_stand_below_one_another() {
+    let shop = Shop::new("[listen]\nusers = \"users.toml\"\n", LIST);
+    let plain = shop.run(&["list", "show"]).1;
+    assert_eq!(plain.lines().next(), Some("blacklist.toml:1\taddress\tout@x.example\t"));
+    let shown = |arguments: &[&str], set: &str| {
+        let mut command = shop.command(arguments);
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        at_terminal(command.env("TERM", "xterm").env(set, "1")).replace("\r\n", "\n")
+    };
+    let listed = "blacklist.toml:1  address  out@x.example\nblacklist.toml:2  address  drop@x.example  since=\"2026-11-01\" action=\"drop\" reason=\"by phone\"\n";
+    assert_eq!(shown(&["list", "show"], "X"), listed);
+    let explained = |yes: &str, no: &str| format!("in@x.example: {yes}would be forwarded{no}\n");
+    assert_eq!(shown(&["explain", "in@x.example"], "X"), explained("\x1b[32m", "\x1b[0m"));
+    assert_eq!(shown(&["explain", "in@x.example"], "NO_COLOR"), explained("", ""));
+    let line = "{\"time\":\"2026-11-25T08:00:00Z\",\"event\":\"sent\",\"recipient\":\"a@x.example\",\"upstream\":\"h\",\"reply\":\"250 ok\"}\n";
+    std::fs::create_dir_all(shop.path("var/log")).unwrap();
+    std::fs::write(shop.path("var/log/sent.jsonl"), line).unwrap();
+    assert_eq!(shown(&["log", "--log", "sent"], "X"), "2026-11-25T08:00:00Z  \x1b[32msent\x1b[0m  a@x.example  h: 250 ok\n");
+    // What programs ask for is never painted.
+    assert!(
+        !shown(&["log", "--log", "sent", "--json"], "X").contains('\x1b')
+            && !shown(&["explain", "--json", "in@x.example"], "X").contains('\x1b')
+    );
 }

@@ -8,10 +8,10 @@ use std::fmt::Display;
 use std::io::{Write, stdout};
 use std::sync::Arc;
 
-use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::{Done, Exit, Failure, paint};
+use super::paint::{self, Tone};
+use super::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::mail::clean;
 use crate::place::Fault;
@@ -108,17 +108,16 @@ fn all(config: &Arc<Config>) -> Result<Vec<Finding>, Failure> {
 }
 
 fn tell(findings: &[Finding]) -> std::io::Result<()> {
-    let mut out = paint::stdout();
+    let mut out = stdout().lock();
     for Finding { check, status, found, .. } in findings {
-        let (word, colour) = match status {
-            Status::Ok => ("ok", AnsiColor::Green),
-            Status::Warning => ("warning", AnsiColor::Yellow),
-            Status::Wrong => ("wrong", AnsiColor::Red),
+        let (word, tone) = match status {
+            Status::Ok => ("ok", Tone::Good),
+            Status::Warning => ("warning", Tone::Doubtful),
+            Status::Wrong => ("wrong", Tone::Bad),
         };
-        let style = Style::new().fg_color(Some(colour.into()));
         // Side by side only where people look at it.
         let gap = " ".repeat(if paint::is_seen() { "warning".len() - word.len() } else { 0 });
-        writeln!(out, "{style}{word}{style:#}:{gap} {check} — {}", paint::line(found, 600))?;
+        writeln!(out, "{}:{gap} {check} — {}", paint::word(tone, word), paint::line(found, 600))?;
     }
     let mut hints: Vec<_> = findings.iter().filter(|finding| finding.status > Status::Ok && finding.hint.is_some()).collect();
     hints.sort_by_key(|finding| std::cmp::Reverse(finding.status));
@@ -128,7 +127,7 @@ fn tell(findings: &[Finding]) -> std::io::Result<()> {
     for (at, Finding { check, hint, .. }) in hints.into_iter().enumerate() {
         writeln!(out, "{}. {check}: {}", at + 1, paint::line(hint.as_deref().unwrap_or_default(), 600))?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// Words of others, in one line.

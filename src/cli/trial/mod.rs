@@ -10,13 +10,13 @@ use std::io::{Read, Write, stdout};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anstyle::{AnsiColor, Style};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::caller::{Caller, STEP, Said};
-use super::{Done, Exit, Failure, paint, password};
+use super::paint::{self, Tone};
+use super::{Done, Exit, Failure, password};
 use crate::config::{Config, HostRoute, Route};
 use crate::mail::{Address, Id, Probe, ReversePath, clean};
 use ending::{Ending, Outcome};
@@ -175,11 +175,8 @@ impl Steps {
         let words = if ok { good } else { bad }.to_owned();
         let step = Step { step, ok, words, reply: clean(&said.to_string(), 600) };
         if !self.silent {
-            let (word, colour) = if ok { ("ok", AnsiColor::Green) } else { ("no", AnsiColor::Red) };
-            let style = Style::new().fg_color(Some(colour.into()));
-            let mut out = paint::stdout();
-            writeln!(out, "{style}{word}{style:#}: {} — {}: {}", step.step, step.words, step.reply)?;
-            out.flush()?;
+            let word = if ok { paint::word(Tone::Good, "ok") } else { paint::word(Tone::Bad, "no") };
+            writeln!(stdout(), "{word}: {} — {}: {}", step.step, step.words, step.reply)?;
         }
         self.told.push(step);
         Ok(ok)
@@ -270,17 +267,14 @@ impl Ending {
 
 impl Outcome {
     fn tell(&self) -> std::io::Result<()> {
-        let (word, colour) = match self.ending {
-            Ending::Forwarded => ("forwarded", AnsiColor::Green),
-            Ending::Suppressed => ("suppressed", AnsiColor::Red),
-            Ending::Refused => ("refused", AnsiColor::Red),
-            Ending::Learned => ("learned from", AnsiColor::Yellow),
-            Ending::Held => ("held", AnsiColor::Yellow),
-            Ending::Later => ("not taken now", AnsiColor::Yellow),
+        let (word, tone) = match self.ending {
+            Ending::Forwarded => ("forwarded", Tone::Good),
+            Ending::Suppressed => ("suppressed", Tone::Bad),
+            Ending::Refused => ("refused", Tone::Bad),
+            Ending::Learned => ("learned from", Tone::Doubtful),
+            Ending::Held => ("held", Tone::Doubtful),
+            Ending::Later => ("not taken now", Tone::Doubtful),
         };
-        let style = Style::new().fg_color(Some(colour.into()));
-        let mut out = paint::stdout();
-        writeln!(out, "{style}{word}{style:#}: {}", paint::line(&self.words, 1000))?;
-        out.flush()
+        writeln!(stdout(), "{}: {}", paint::word(tone, word), paint::line(&self.words, 1000))
     }
 }
