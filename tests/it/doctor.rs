@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
+use crate::door::certify;
 use crate::host::{Act, Host, MODERN, Script, Stage, Tls, say};
-use crate::process::{Shop, at_terminal};
+use crate::process::{Process, Shop, at_terminal};
 use crate::tls::Ca;
 
 const LIST: &str = "addresses = [\"out@example.com\", \"in@example.com\", \"OUT+1@example.com\"]\n";
@@ -72,7 +73,7 @@ fn where_all_is_well_each_line_says_so() {
     fs::write(shop.path("users.toml"), "").unwrap();
     fs::set_permissions(shop.path("users.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = shop.command(&["serve"]);
-    let mut relay = crate::process::Process::start(command.env("OPTOUT_RELAY_HOSTNAME", "relay.test"));
+    let mut relay = Process::start(command.env("OPTOUT_RELAY_HOSTNAME", "relay.test"));
     let (code, out, talk) = shop.run(&["doctor"]);
     let lines: Vec<_> = out.lines().collect();
     let expected = [
@@ -220,6 +221,40 @@ fn a_configuration_that_cannot_be_read_is_all_that_is_told() {
     assert_eq!(shop.run(&["doctor"]), (1, told.into(), String::new()));
     let (code, checks) = findings(&shop);
     assert_eq!((code, checks.len()), (1, 1));
+}
+
+/// Where others come in it is encrypted, and is asked by the same way; `try` finds it too.
+#[test]
+fn what_is_encrypted_from_the_first_byte_is_met_so() {
+    let (smtp, page) = (free(), free().port());
+    let config = format!(
+        "[listen]\nsubmissions = [\"{smtp}\"]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\nusers = \"users.toml\"\n[admin]\nusers = \"users.toml\"\nlisten = [\"0.0.0.0:{page}\"]\n[upstream]\nurl = \"file:outbox\"\n"
+    );
+    let shop = shop(free(), &config);
+    // No other way in.
+    let written = shop.read("relay.toml");
+    let plain = written.lines().find(|line| line.starts_with("smtp = ")).unwrap();
+    fs::write(shop.path("relay.toml"), written.replace(plain, "smtp = []")).unwrap();
+    drop(certify(shop.folder.path()));
+    fs::write(shop.path("users.toml"), "").unwrap();
+    let mut command = shop.command(&["serve"]);
+    let mut relay = Process::start(command.env("OPTOUT_RELAY_HOSTNAME", "relay.test"));
+    let (_, checks) = findings(&shop);
+    let told = of(&checks, "listen.submissions");
+    assert_eq!((told[1].as_str(), told[2].as_str()), ("ok", "the relay answers: 220 relay.test ESMTP optout-relay"));
+    let told = of(&checks, "admin.listen 0.0.0.0");
+    assert_eq!((told[1].as_str(), told[2].as_str()), ("ok", "the page answers that it is well"));
+    let told = of(&checks, "listen.certificate");
+    assert_eq!((told[1].as_str(), told[2].as_str()), ("ok", "chain.pem belongs to its key, and its dates are good"));
+    let (code, out, talk) = shop.run(&["try", "in2@example.com"]);
+    assert!(code == 0 && talk.is_empty() && out.contains("\nforwarded: "), "{out}{talk}");
+    relay.stop();
+    fs::write(shop.path("key.pem"), "").unwrap();
+    let (_, checks) = findings(&shop);
+    assert_eq!(
+        (of(&checks, "listen.certificate")[1].as_str(), of(&checks, "listen.submissions")[1].as_str()),
+        ("wrong", "wrong")
+    );
 }
 
 #[test]
