@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Done, Exit, Failure, TRUSTS_ANYBODY, log};
 use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::mail::some;
 use crate::optout::{self, Twin};
 use crate::place::Fault;
 use crate::users;
@@ -89,7 +90,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
     }
     let lists = lists(config).map_err(|fault| Failure::of_list(&fault))?;
     for (path, entries) in &lists.files {
-        writeln!(out, "{}: sound, {entries} opt-outs", path.display())?;
+        writeln!(out, "{}: sound, {}", path.display(), some(*entries as u64, "opt-out"))?;
     }
     for (second, first) in &lists.twins {
         writeln!(out, "{second}: names the same as {first}; the stricter of the two decides")?;
@@ -107,7 +108,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
     }
     for path in user_files(config) {
         let Named { count, is_open } = users(path).map_err(|fault| Failure::of_list(&fault))?;
-        writeln!(out, "{}: sound, {count} users", path.display())?;
+        writeln!(out, "{}: sound, {}", path.display(), some(count as u64, "user"))?;
         if is_open {
             writeln!(out, "{}: open to everybody on this machine, who can guess at its passwords; chmod o= it", path.display())?;
         }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::config::file::Password;
 use crate::learn::Phrases;
 use crate::ledger::{Line, ends_of};
+use crate::mail::some;
 use crate::optout::Mode;
 use crate::place::Fault;
 use crate::spool::{self, CORRUPT};
@@ -64,7 +65,7 @@ fn lists(config: &Config) -> Finding {
     };
     let each = files.iter().map(|(path, count)| format!("{} holds {count}", path.display())).collect::<Vec<_>>().join(", ");
     let total: usize = files.iter().map(|(_, count)| count).sum();
-    let text = format!("{total} opt-outs: {each}");
+    let text = format!("{}: {each}", some(total as u64, "opt-out"));
     match twins.first() {
         // It does no harm: the stricter one holds.
         Some((second, first)) => {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::ledger::{First, Line};
+use crate::mail::some;
 
 const EXAMPLES: &str = "Examples:
   optout-relay log export --since 2026-01-01 --output suppressed.csv
@@ -64,7 +65,7 @@ impl Export {
         })?;
         table.flush()?;
         if let Some(path) = &self.output {
-            talk(&format!("{}: {count} lines", path.display()));
+            talk(&format!("{}: {}", path.display(), some(count, "line")));
         }
         Ok(if damaged {
             Exit::Data
