@@ -24,6 +24,10 @@ impl Draft {
     /// Begins one for `path`, empty. Waits for whoever is at it already.
     pub fn of(path: &Path) -> io::Result<Self> {
         let place = fs::canonicalize(path).or_else(|_| std::path::absolute(path))?;
+        // A pipe would never end, and a device would be replaced by a file.
+        if fs::metadata(&place).is_ok_and(|meta| !meta.is_file()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+        }
         let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = place.with_file_name(format!(".{name}.new"));
         loop {

@@ -145,8 +145,14 @@ fn csv(path: &Path, older: Older, dry_run: bool) -> Result<Hashed, EditError> {
     let mut source = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
     let head = source.fill_buf().map_err(unreadable)?;
     let separator = file::separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
-    let mut rows =
-        csv::ReaderBuilder::new().delimiter(separator).flexible(true).has_headers(false).trim(csv::Trim::All).from_reader(source);
+    let mut rows = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        // As the relay reads it: a lone `\r` ends no row.
+        .terminator(csv::Terminator::Any(b'\n'))
+        .flexible(true)
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .from_reader(source);
     let counts = {
         let out: Box<dyn Write> = match &mut draft {
             Some(draft) => Box::new(BufWriter::with_capacity(1 << 18, draft)),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use sha2::{Digest, Sha256};
 
 use super::entry::{Action, Attributes, Subject, hex};
+use super::file::without_comment;
 use super::foreign::{Provider, short};
 use crate::mail::PlusTags;
 
@@ -61,8 +62,15 @@ impl<W: Write> Writer<W> {
     /// Writes one entry; `false` where the form has no place for it.
     pub fn write(&mut self, subject: &Subject, attributes: &Attributes) -> io::Result<bool> {
         match self.written {
-            Written::Csv => self.whole(subject, attributes)?,
-            Written::Text => self.row(&[&as_written(subject)])?,
+            Written::Csv => match as_written(subject) {
+                Some(entry) => self.whole(entry, attributes)?,
+                None => return Ok(false),
+            },
+            // There it would begin a comment.
+            Written::Text => match as_written(subject).filter(|entry| without_comment(entry) == entry) {
+                Some(entry) => self.row(&[&entry])?,
+                None => return Ok(false),
+            },
             Written::Hashes => self.row(&[&hashed(subject, self.tags)])?,
             Written::Postfix => match access(subject) {
                 Some(pattern) => self.row(&[&pattern, &answer(attributes)])?,
@@ -89,30 +97,26 @@ impl<W: Write> Writer<W> {
         self.out.write_record(cells).map_err(io::Error::from)
     }
 
-    fn whole(&mut self, subject: &Subject, attributes: &Attributes) -> io::Result<()> {
+    fn whole(&mut self, entry: String, attributes: &Attributes) -> io::Result<()> {
         let Attributes { since, until, reason, source, action, senders, note, .. } = attributes;
         let text = |text: &Option<String>| text.as_deref().map(short).unwrap_or_default();
         let (until, action) = (until.map(|until| until.to_string()), action.map(|action| action.to_string()));
-        let cells = [
-            as_written(subject),
-            text(since),
-            text(&until),
-            text(reason),
-            text(source),
-            text(&action),
-            senders.join(" "),
-            text(note),
-        ];
+        let cells = [entry, text(since), text(&until), text(reason), text(source), text(&action), senders.join(" "), text(note)];
         self.out.write_record(cells).map_err(io::Error::from)
     }
 }
 
-/// As somebody would write it; comparing forms only where there is no other.
-fn as_written(subject: &Subject) -> String {
-    match subject {
+/// As somebody would write it, so that it is taken for the same again where nothing tells its kind; comparing forms only where
+/// there is no other. `None`: it would be taken for another one.
+fn as_written(subject: &Subject) -> Option<String> {
+    let text = match subject {
         Subject::Address(address) => address.to_string(),
         other => other.to_string(),
-    }
+    };
+    // In quotes `?` is a letter.
+    let quoted = || text.rsplit_once('@').map(|(local, domain)| format!("\"{local}\"@{domain}"));
+    let is_same = |text: &String| Subject::guess(text).is_ok_and(|read| read.names_the_same(subject, PlusTags::Distinct));
+    Some(text.clone()).filter(is_same).or_else(|| quoted().filter(is_same))
 }
 
 /// The hash that holds for whomever the address holds for.

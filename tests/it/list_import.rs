@@ -293,3 +293,99 @@ fn an_entry_is_added_with_an_end_senders_and_orders() {
     let (code, _, talk) = shop.run(&["list", "add", "--order", "123"]);
     assert!(code == 65 && talk.contains("`123` is not an order"), "{talk}");
 }
+
+#[test]
+fn a_row_that_takes_in_others_is_never_read_past() {
+    let shop = shop();
+    let swallowing = "address,\"note\na@x.example,x\nb@x.example,\"y\nc@x.example,z\n";
+    for (text, place) in [
+        ("address\na@x.example,b@x.example\n", "imported.csv:2: the entry names two"),
+        (swallowing, "imported.csv:1: a quote that is not closed takes in the rows after it"),
+    ] {
+        fs::write(shop.path("imported.csv"), text).unwrap();
+        let (code, _, talk) = shop.run(&["check"]);
+        assert!(code == 65 && talk.contains(place), "{talk}");
+    }
+}
+
+#[test]
+fn only_a_file_is_taken_for_a_list_that_grows() {
+    let shop = Shop::new("", LIST);
+    fs::write(shop.path("l.txt"), "a@x.example\n").unwrap();
+    // Opened, it would wait for somebody who writes into it.
+    assert!(std::process::Command::new("mkfifo").arg(shop.path("pipe.csv")).status().unwrap().success());
+    let (code, _, talk) = shop.run(&["list", "import", "l.txt", "--into", "pipe.csv"]);
+    assert!(code == 74 && talk.contains("write pipe.csv: it is no file; nothing was imported"), "{talk}");
+    assert!(files(&shop).iter().all(|name| !name.starts_with('.')), "{:?}", files(&shop));
+}
+
+#[test]
+fn what_is_not_in_force_is_said_each_time_and_another_way_to_the_file_is_none() {
+    let shop = Shop::new("", LIST);
+    fs::write(shop.path("l.txt"), "a@x.example\n").unwrap();
+    for counts in ["1 new, 0 known", "0 new, 1 known"] {
+        let (code, out, talk) = shop.run(&["list", "import", "l.txt"]);
+        assert!(code == 0 && out.contains(counts) && talk.contains("is not among `opt_out.lists`"), "{out}{talk}");
+    }
+    let shop = self::shop();
+    fs::write(shop.path("l.txt"), "a@x.example\n").unwrap();
+    let (code, _, talk) = shop.run(&["list", "import", "l.txt", "--into", shop.path("imported.csv").to_str().unwrap()]);
+    assert_eq!((code, talk.as_str()), (0, ""));
+    assert_eq!(shop.run(&["check"]).0, 0);
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_behind_that_looks_whole() {
+    let shop = Shop::new("", "addresses = [");
+    assert_eq!(shop.run(&["list", "export", "--output", "all.csv"]).0, 65);
+    assert!(!shop.path("all.csv").exists());
+}
+
+#[test]
+fn an_address_that_looks_like_another_entry_comes_back_as_what_it_was() {
+    let shop =
+        Shop::new("", "addresses = [\"a?b@x.example\", \"#c@x.example\", \"postmaster\"]\npatterns = ['\"d(*\"@x.example']\n");
+    let without = "left out, for this format has no place for their kind: 2\n";
+    assert_eq!(
+        shop.run(&["list", "export"]),
+        (
+            0,
+            "address,since,until,reason,source,action,senders,note\n\"\"\"a?b\"\"@x.example\",,,,,,,\n#c@x.example,,,,,,,\n"
+                .into(),
+            without.into()
+        )
+    );
+    let (_, out, talk) = shop.run(&["list", "export", "--format", "text"]);
+    assert_eq!((out.as_str(), talk.as_str()), ("\"a?b\"@x.example\n", without.replace('2', "3").as_str()));
+}
+
+#[test]
+fn a_pipe_is_not_compared_twice() {
+    let shop = shop();
+    fs::write(shop.path("imported.csv"), "address\n").unwrap();
+    let piped = |arguments: &[&str]| {
+        let mut command = shop.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"new@x.example\n").unwrap();
+        told(child.wait_with_output().unwrap())
+    };
+    let (code, out, talk) = piped(&["list", "diff", "/dev/stdin"]);
+    assert!(code == 64 && out.is_empty() && talk.contains("/dev/stdin can be read only once"), "{out}{talk}");
+    let (code, out, _) = piped(&["list", "diff", "/dev/stdin", "--only-new"]);
+    assert_eq!((code, out.as_str()), (1, "+ /dev/stdin:1\taddress\tnew@x.example\t\n"));
+}
+
+#[test]
+fn a_list_is_hashed_by_the_rows_by_which_it_is_read() {
+    let shop = shop();
+    fs::write(
+        shop.path("imported.csv"),
+        "address,since,note\na@x.example,2020-01-01,on\rthe telephone\nb@x.example,2020-01-01,\n",
+    )
+    .unwrap();
+    let entries = || shop.run(&["list", "show"]).1.matches("imported.csv:").count();
+    assert_eq!((shop.run(&["check"]).0, entries()), (0, 2));
+    assert_eq!(shop.run(&["list", "hash", "--older-than", "30d"]).0, 0);
+    assert_eq!((shop.run(&["check"]).0, entries()), (0, 2), "{}", shop.read("imported.csv"));
+    assert_eq!(shop.run(&["explain", "a@x.example"]).0, 1);
+}

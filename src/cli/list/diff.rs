@@ -64,6 +64,9 @@ impl Diff {
             Some(path) => Side { paths: vec![path.clone()], manner: Manner::default() },
             None => Side { paths: files(config, &[]).0, manner: Manner::default() },
         };
+        if !self.only_new {
+            one.can_be_read_twice().and_then(|()| other.can_be_read_twice())?;
+        }
         let mut out = BufWriter::with_capacity(1 << 16, stdout().lock());
         // Each is read as often as it is asked.
         let rounds = if self.only_new { 1 } else { 2 };
@@ -127,6 +130,16 @@ impl Diff {
 }
 
 impl Side {
+    /// A pipe is empty the second time, and nothing would be missing in it.
+    fn can_be_read_twice(&self) -> Result<(), Failure> {
+        let pipe = self.paths.iter().find(|path| fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()));
+        pipe.map_or(Ok(()), |path| {
+            let message =
+                format!("{} can be read only once\nhint: write it into a file first, or use --only-new", path.display());
+            Err(Failure::new(Exit::Usage, message))
+        })
+    }
+
     fn size(&self) -> u64 {
         self.paths.iter().map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).sum()
     }

@@ -1,6 +1,6 @@
 //! `list export`: the lists in force, written down for others. Never changes a list.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write, stdout};
 use std::path::PathBuf;
 
@@ -43,18 +43,35 @@ struct Counts {
 
 impl Export {
     pub fn run(&self, config: &Config) -> Done {
-        let out: Box<dyn Write> = match &self.output {
-            Some(path) => Box::new(
-                File::create_new(path).map_err(|e| Failure::new(Exit::Io, format_args!("write {}: {e}", path.display())))?,
-            ),
-            None => Box::new(stdout().lock()),
+        let Some(path) = &self.output else {
+            let counts = self.write(config, &mut stdout().lock())?;
+            self.tell(&counts);
+            return Ok(Exit::Ok);
         };
+        let mut out = File::create_new(path).map_err(|e| self.unwritten(e))?;
+        let counts = self.write(config, &mut out).inspect_err(|_| {
+            // Half of a list is worse than none: it would be taken for all.
+            let _ = fs::remove_file(path);
+        })?;
+        self.tell(&counts);
+        Ok(Exit::Ok)
+    }
+
+    fn unwritten(&self, error: io::Error) -> Failure {
+        match &self.output {
+            Some(path) => Failure::new(Exit::Io, format_args!("write {}: {error}", path.display())),
+            None => error.into(),
+        }
+    }
+
+    fn write(&self, config: &Config, out: &mut dyn Write) -> Result<Counts, Failure> {
+        let unwritten = |error: io::Error| self.unwritten(error);
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let counts = match self.format.meant() {
             Some(written) => {
                 // Those who take lists for good know no end and no senders.
                 let whole = written == optout::Written::Csv;
-                let mut writer = Writer::new(&mut out, written, config.file.opt_out.plus_tags)?;
+                let mut writer = Writer::new(&mut out, written, config.file.opt_out.plus_tags).map_err(unwritten)?;
                 let now = Timestamp::now();
                 let counts = self.each(config, &mut |counts, entry| {
                     let attributes = &entry.attributes;
@@ -68,7 +85,7 @@ impl Export {
                     }
                     Ok(())
                 })?;
-                writer.finish()?;
+                writer.finish().map_err(unwritten)?;
                 counts
             }
             None => self.each(config, &mut |counts, entry| {
@@ -76,9 +93,8 @@ impl Export {
                 writeln!(out, "{}", object(entry.path, entry.line.into(), &entry.subject, &entry.attributes))
             })?,
         };
-        out.flush()?;
-        self.tell(&counts);
-        Ok(Exit::Ok)
+        out.flush().map_err(unwritten)?;
+        Ok(counts)
     }
 
     fn each(&self, config: &Config, take: &mut dyn FnMut(&mut Counts, Entry<'_>) -> io::Result<()>) -> Result<Counts, Failure> {
@@ -94,7 +110,7 @@ impl Export {
                     }
                 })
                 .map_err(|fault| Failure::of_list(&fault))?;
-                taken?;
+                taken.map_err(|e| self.unwritten(e))?;
             }
             Ok(counts)
         })

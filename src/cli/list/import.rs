@@ -103,7 +103,8 @@ impl Import {
             let model = config.lists.iter().find(|list| list.exists());
             draft.put(model.map(PathBuf::as_path)).map_err(|e| of_disk(&path, &e))?;
         }
-        if changes && !config.lists.contains(&path) {
+        // Also where all stands there already, for then it holds as little.
+        if !self.dry_run && !config.lists.contains(&path) && path.exists() {
             talk(&not_read(config, &path));
         }
         Ok(if refused { Exit::Data } else { Exit::Ok })
@@ -118,7 +119,8 @@ impl Import {
             }),
         };
         if is_csv(&path) {
-            return Ok(path);
+            // By the name that it has there it is known as one that is read.
+            return Ok(config.lists.iter().find(|list| place(list) == place(&path)).cloned().unwrap_or(path));
         }
         let message =
             format!("{} is not a .csv file\nhint: --into imported.csv; `list add` writes into .toml lists", path.display());
@@ -222,6 +224,13 @@ impl Import {
         }
         Ok(())
     }
+}
+
+/// Where a file lies, or will.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = || Some(fs::canonicalize(folder).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(beside).unwrap_or_else(|| path.to_owned())
 }
 
 /// Only the last part: where it lay on somebody's machine is nothing to keep.

@@ -24,7 +24,11 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(source);
-    let columns = Columns::new(rows.headers().map_err(|e| of_csv(path, &e))?);
+    let header = rows.headers().map_err(|e| of_csv(path, &e))?;
+    if header.iter().any(swallows_a_row) {
+        return Err(unclosed(path, 1));
+    }
+    let (columns, width) = (Columns::new(header), header.len());
     if columns.names.is_empty() {
         return Err(Fault::of_line(path, 1, "has no column `address`, `domain`, `pattern` or `hash`")
             .hint("name the columns in the first row, as in: address,since,reason"));
@@ -37,6 +41,10 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
         }
         let subject = columns.subject(&row).map_err(|e| refuse(path, line, &e))?;
         let attributes = columns.attributes(&row).map_err(|e| refuse(path, line, &e))?;
+        // No column stands for what is behind the last one; somebody who stands there would be lost.
+        if row.iter().skip(width).any(|cell| cell.contains('@') && Subject::guess(cell).is_ok()) {
+            return Err(refuse(path, line, &EntryError::Two));
+        }
         if row.iter().any(swallows_a_row) {
             return Err(unclosed(path, line));
         }

@@ -86,6 +86,11 @@ impl Field {
 }
 
 impl Column {
+    /// It tells whom the entries are about.
+    pub(super) fn names_somebody(&self) -> bool {
+        self.field.names_somebody()
+    }
+
     /// Reads `FIELD=NAME`; the error is for people.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields = || KNOWN.map(|(_, names)| names[0]).join(", ");

@@ -65,6 +65,9 @@ pub struct Manner {
 /// No entry is longer, with all that stands beside it; bytes.
 const MAX_ROW: usize = 1 << 20;
 
+/// No list in TOML is longer; bytes.
+const MAX_TOML: u64 = 64 << 20;
+
 /// Takes a row: its line (from 1; of JSON the number of the entry) and what it is. An error ends the reading.
 pub type Take<'a> = dyn FnMut(u64, Found) -> io::Result<()> + 'a;
 
@@ -113,10 +116,13 @@ fn by_looks(path: &Path, head: &[u8]) -> Form {
         Form::Toml
     } else if looks_like_json(head) {
         Form::Json
-    } else if ends(".csv") || ends(".tsv") || rows::looks_like(head) {
+    } else if ends(".csv") || ends(".tsv") {
         Form::Csv
     } else if postfix::looks_like(head) {
+        // Before tables: a tab may stand between the two words of a line.
         Form::Postfix
+    } else if rows::looks_like(head) {
+        Form::Csv
     } else {
         Form::Text
     }
@@ -137,8 +143,15 @@ fn without_mark(head: &[u8]) -> &[u8] {
 }
 
 fn toml(path: &Path, source: &mut dyn BufRead, take: &mut Take<'_>) -> Result<(), Ended> {
+    // The only form that is read whole.
+    let mut text = Vec::new();
+    source.take(MAX_TOML).read_to_end(&mut text).map_err(|e| Fault::unreadable(path, &e))?;
+    if text.len() as u64 == MAX_TOML {
+        let hint = "take it apart, or write it as CSV or one entry a line";
+        return Err(Fault::of_file(path, "is longer than any list of this form: 64 MiB").hint(hint).into());
+    }
     let mut taken = Ok(());
-    file::read_toml(path, source, &mut |line, subject, attributes| {
+    file::read_toml(path, text.as_slice(), &mut |line, subject, attributes| {
         if taken.is_ok() {
             taken = take(u64::from(line), Found::Entry(subject, attributes));
         }

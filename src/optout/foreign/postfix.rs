@@ -84,9 +84,11 @@ fn subjects(pattern: &str) -> Result<Vec<Subject>, EntryError> {
     }
 }
 
-/// The first line that is none of the comments has an action in its second place.
+/// The first line that is none of the comments has an action in its second place, and no name of a column in its first.
 pub(super) fn looks_like(head: &[u8]) -> bool {
     let head = String::from_utf8_lossy(&head[..head.len().min(1 << 16)]);
     let first = head.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
-    first.is_some_and(|line| line.split_whitespace().nth(1).is_some_and(|word| does(word).is_some()))
+    let is_pattern = |word: &str| word.contains(['@', '.']) && !word.contains([',', ';']);
+    let words = first.map(str::split_whitespace).and_then(|mut words| Some((words.next()?, words.next()?)));
+    words.is_some_and(|(pattern, action)| is_pattern(pattern) && does(action).is_some())
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use csv::ByteRecord;
 
 use super::columns::{Column, Field, Growing, comparing, field};
-use super::{Bounded, Ended, Found, Provider, Take, subject, without_mark};
+use super::{Bounded, Ended, Found, Provider, Take, subject, without_mark, wrong};
+use crate::optout::entry::EntryError;
 use crate::optout::file::{Quotes, line_of, separator, swallows_a_row, unclosed};
 use crate::place::Fault;
 
@@ -34,19 +35,24 @@ pub(super) fn read(
     if !rows.read_byte_record(&mut row).map_err(|e| of_csv(path, &e))? {
         return Ok(provider);
     }
+    let width = row.len();
     let (columns, provider, names) = columns(path, &row, given, provider)?;
+    // Cells that no column stands for: of rows longer than the first one, or beside the addresses that were found by themselves.
+    let is_guessed = !names && !given.iter().any(Column::names_somebody);
+    let unknown = |at: usize| (is_guessed || names && at >= width) && !columns.iter().any(|(known, _)| *known == at);
     let mut is_names = names;
     let mut last = 1;
     loop {
+        let line = line_of(row.position(), rows.position(), row.iter()) as u64;
+        // The names too: a quote among them takes in the first rows.
+        if row.iter().any(|cell| memchr::memchr(b'\n', cell).is_some_and(|_| swallows_a_row(&String::from_utf8_lossy(cell)))) {
+            return Err(unclosed(path, line as usize).into());
+        }
         if !is_names {
             since_row.set(0);
-            let line = line_of(row.position(), rows.position(), row.iter()) as u64;
-            if row.iter().any(|cell| memchr::memchr(b'\n', cell).is_some_and(|_| swallows_a_row(&String::from_utf8_lossy(cell))))
-            {
-                return Err(unclosed(path, line as usize).into());
-            }
             if row.len() != 1 || !row[0].is_empty() {
-                take(line, entry(&columns, &row))?;
+                let more = row.iter().enumerate().any(|(at, cell)| unknown(at) && is_address(cell));
+                take(line, if more { wrong(&EntryError::Two) } else { entry(&columns, &row) })?;
             }
             last = line;
         }
@@ -56,6 +62,10 @@ pub(super) fn read(
         }
     }
     if quotes.get().is_multiple_of(2) { Ok(provider) } else { Err(unclosed(path, last as usize).into()) }
+}
+
+fn is_address(cell: &[u8]) -> bool {
+    cell.contains(&b'@') && subject(String::from_utf8_lossy(cell).trim()).is_ok()
 }
 
 fn entry(columns: &[(usize, Field)], row: &ByteRecord) -> Found {
@@ -77,6 +87,11 @@ fn columns(path: &Path, first: &ByteRecord, given: &[Column], provider: Option<P
     let names: Vec<_> = cells.iter().map(|cell| comparing(cell)).collect();
     // Whoever stands in the first row is an opt-out like all others.
     let address = cells.iter().position(|cell| cell.contains('@') && subject(cell.trim()).is_ok());
+    // Of a column that is known by its number, what stands in the first row may be an entry, and one that is wrong.
+    let is_entry = |cell: &str| cell.contains('@') || subject(cell.trim()).is_ok();
+    let numbered =
+        |at: usize| field("", at + 1, given).is_some_and(Field::names_somebody) && field(&names[at], 0, given).is_none();
+    let address = address.or_else(|| cells.iter().enumerate().position(|(at, cell)| numbered(at) && is_entry(cell)));
     let found = |names: &[String]| -> Vec<_> {
         let fields = names.iter().enumerate().map(|(at, name)| (at, field(name, at + 1, given)));
         fields.filter_map(|(at, field)| Some((at, field?))).collect()

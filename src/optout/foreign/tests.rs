@@ -206,3 +206,44 @@ fn whoever_takes_the_rows_may_end_it() {
         assert!(matches!(ended, Err(Ended::Taker(error)) if error.to_string() == "full"), "{text}");
     }
 }
+
+#[test]
+fn nobody_is_lost_in_a_row_that_names_several() {
+    let two = "the entry names two; give each an entry of its own";
+    for (text, line) in [
+        ("a@x.example,b@x.example,c@x.example\n", 1),
+        ("a@x.example,\nb@x.example,c@x.example\n", 2),
+        ("email\na@x.example\nb@x.example,c@x.example\n", 3),
+    ] {
+        let found = rows("x.csv", text);
+        assert_eq!(found[line - 1 - usize::from(text.starts_with("email"))], format!("{line} wrong: {two}"), "{text}");
+        assert!(!found.iter().any(|row| row.contains(" c@x")), "{found:?}");
+    }
+    // Whoever names the column means the others to be somebody else.
+    let manner = Manner { form: Form::Csv, columns: vec![Column::parse("address=2").unwrap()] };
+    assert_eq!(told("x", "clerk@x.example,a@x.example\n", &manner).unwrap().0, ["1 address a@x.example ()"]);
+}
+
+#[test]
+fn the_first_row_is_no_row_of_names_where_it_names_somebody() {
+    let manner = Manner { form: Form::Csv, columns: vec![Column::parse("address=1").unwrap()] };
+    let md5 = "d41d8cd98f00b204e9800998ecf8427e";
+    let first = |text: &str| told("x", text, &manner).unwrap().0.swap_remove(0);
+    assert!(first("Anna <a@x.example>,2020\nb@x.example,2020\n").starts_with("1 wrong: `Anna <a@x.example>`"));
+    assert_eq!(first(&format!("{md5}\n{md5}\n")), format!("1 md5 md5:{md5} ()"));
+    assert_eq!(first("whom,when\nb@x.example,2020\n"), "2 address b@x.example ()");
+    let swallowing = "email,\"note\na@x.example,x\nb@x.example,\"y\nc@x.example,z\n";
+    assert!(told("x", swallowing, &Manner::default()).unwrap_err().contains("a quote that is not closed"));
+}
+
+#[test]
+fn tabs_make_no_table_of_an_access_table() {
+    assert_eq!(rows("access", "a@x.example\tREJECT\nb@x.example\tOK\n"), ["1 address a@x.example ()", "2 other"]);
+    assert_eq!(rows("x", "email\tinfo\na@x.example\tx\n"), ["2 address a@x.example ()"]);
+}
+
+#[test]
+fn a_list_that_is_read_whole_is_not_read_without_end() {
+    let ended = read_foreign(Path::new("x.toml"), io::repeat(b'#'), &Manner::default(), &mut |_, _| Ok(()));
+    assert!(ended.unwrap_err().to_string().contains("x.toml: is longer than any list of this form"));
+}
