@@ -12,7 +12,7 @@ use super::{Done, Exit, Failure, TRUSTS_ANYBODY, log};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::mail::some;
-use crate::optout::{self, Twin};
+use crate::optout::Twin;
 use crate::place::Fault;
 use crate::users;
 
@@ -49,7 +49,7 @@ pub struct Named {
 
 /// Reads the lists as the relay does.
 pub fn lists(config: &Config) -> Result<Lists, Fault> {
-    let loaded = optout::load(&config.all_lists(), config.file.opt_out.plus_tags)?;
+    let loaded = super::loaded(config)?;
     let files = loaded.list.files();
     let place = |(file, line): (usize, u32)| format!("{}:{line}", files[file].path.display());
     let twins = loaded.twins.iter().map(|Twin { first, second }| (place(*second), place(*first))).collect();

@@ -13,7 +13,7 @@ use crate::admin::verdict::{Verdict, judged};
 use crate::config::Config;
 use crate::ledger::{First, Line, Question};
 use crate::mail::{Address, Id, ReversePath, clean};
-use crate::optout::{self, Context, OptOutList, Title};
+use crate::optout::{Context, OptOutList, Title};
 
 const EXAMPLES: &str = "Examples:
   optout-relay explain buyer@example.org
@@ -60,7 +60,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Done {
         None | Some("" | "<>") => ReversePath::Null,
         Some(text) => ReversePath::Address(parse(text)?),
     };
-    let list = optout::load(&config.all_lists(), config.file.opt_out.plus_tags).map_err(|fault| Failure::of_list(&fault))?.list;
+    let list = super::loaded(config).map_err(|fault| Failure::of_list(&fault))?.list;
     let judge = Judge { config, list, subject: &arguments.subject, now: Timestamp::now() };
     if let Some(id) = arguments.id {
         return replay(&judge, id, arguments.json);

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::disk::EditError;
+use crate::optout::{self, Loaded};
 use crate::place::Fault;
 
 /// Exit codes (sysexits.h), and 1 for "the answer is no".
@@ -187,6 +188,13 @@ fn run(arguments: &Arguments) -> Done {
 /// Variables that are text; `OPTOUT_RELAY_…` ones always are.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// The lists in force, as the relay reads them; millions of entries take a while.
+fn loaded(config: &Config) -> Result<Loaded, Fault> {
+    let lists = config.all_lists();
+    let total = lists.iter().map(|path| std::fs::metadata(path).map_or(0, |meta| meta.len())).sum();
+    progress::with_bar(total, |passed| optout::load_counted(&lists, config.file.opt_out.plus_tags, passed))
 }
 
 impl Failure {

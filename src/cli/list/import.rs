@@ -8,12 +8,12 @@ use std::sync::atomic::AtomicU64;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::progress::{Counted, with_bar};
+use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure, talk};
 use super::beside::{Beside, fill};
 use super::form::{Form, column};
 use crate::config::Config;
-use crate::disk::Draft;
+use crate::disk::{Counted, Draft};
 use crate::mail::some;
 use crate::optout::{self, Attributes, COLUMNS, Column, Ended, Found, Known, Manner, Provider, Writer, Written};
 
