@@ -59,6 +59,7 @@ fn what_is_new_comes_in_and_what_has_ended_comes_in_again() {
     let (code, out, _) = shop.run(&["list", "import", "sg.csv", "--action", "drop", "--json"]);
     let told: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &told["new"], &told["known"], &told["imported"]), (0, &0.into(), &4.into(), &false.into()), "{out}");
+    assert_eq!(told["in_force"], true);
     fs::write(shop.path("one.txt"), "one@x.example\n").unwrap();
     assert_eq!(shop.run(&["list", "import", "one.txt"]).0, 0);
     let text = shop.read("imported.csv");
