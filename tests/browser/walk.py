@@ -380,6 +380,7 @@ def looks():
                     width = me.driver.execute_script("return document.documentElement.scrollWidth")
                     me.check(width <= size[0], f"{page} is no wider than the screen ({width})")
                     if PICTURES:
+                        os.makedirs(PICTURES, exist_ok=True)
                         height = me.driver.execute_script("return document.documentElement.scrollHeight")
                         me.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
                             "width": size[0], "height": min(height, 4000), "deviceScaleFactor": 1, "mobile": size[0] < 500})
