@@ -8,6 +8,7 @@ use super::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::mail::{Address, ReversePath};
 use crate::optout::{self, Context, Suppression, Title, Verdict};
+use crate::place::shown;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -24,7 +25,8 @@ pub struct Arguments {
 
 /// Exit 0: all would be forwarded. 1: somebody would not.
 pub fn run(config: &Config, arguments: &Arguments) -> Done {
-    let parse = |text: &str| Address::parse(text.trim()).map_err(|e| Failure::new(Exit::Data, format_args!("`{text}`: {e}")));
+    let parse =
+        |text: &str| Address::parse(text.trim()).map_err(|e| Failure::new(Exit::Data, format_args!("{}: {e}", shown(text))));
     let recipients = arguments.addresses.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let sender = match arguments.from.as_deref() {
         None | Some("" | "<>") => ReversePath::Null,
@@ -81,6 +83,8 @@ fn tell(out: &mut impl Write, suppression: &Suppression<'_>) -> std::io::Result<
     ];
     for (name, text) in texts {
         if let Some(text) = text {
+            // What came with a list of somebody else's may hold anything.
+            let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             writeln!(out, "  {name:7} {text}")?;
         }
     }
