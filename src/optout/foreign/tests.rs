@@ -242,6 +242,7 @@ fn tabs_make_no_table_of_an_access_table() {
         rows("access", "a@x.example\tREJECT\nb@x.example\tOK\n.c@x.example REJECT\n"),
         ["1 address a@x.example ()", "2 other", "3 address .c@x.example ()"]
     );
+    assert_eq!(rows("x.txt", "{a}@x.example\n"), ["1 address {a}@x.example ()"]);
     assert_eq!(rows("x", "email\tinfo\na@x.example\tx\n"), ["2 address a@x.example ()"]);
 }
 
