@@ -64,15 +64,20 @@ fn measure(name: &str, entries: u64) -> io::Result<()> {
 }
 
 fn write_list(path: &Path, entries: u64) -> io::Result<()> {
+    // A day of ten years each, in no order, as a list that was imported has them.
+    let day = |number: u64| match path.extension().is_some_and(|ending| ending == "csv") {
+        true => format!("{}-{:02}-{:02}", 2015 + number * 7 % 10, 1 + number * 5 % 12, 1 + number * 11 % 28),
+        false => String::new(),
+    };
     let (head, before, after, tail) = match path.extension().and_then(|ending| ending.to_str()) {
         Some("toml") => ("addresses = [\n", "  \"", "\",", "]\n"),
-        Some("csv") => ("address,since\n", "", ",2017-03-27", ""),
+        Some("csv") => ("address,since\n", "", ",", ""),
         _ => ("", "", "", ""),
     };
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(head.as_bytes())?;
     for number in 0..entries {
-        writeln!(file, "{before}{}{after}", alias(number))?;
+        writeln!(file, "{before}{}{after}{}", alias(number), day(number))?;
     }
     file.write_all(tail.as_bytes())?;
     file.flush()

@@ -9,7 +9,9 @@ mod question;
 mod sockets;
 mod systemd;
 
+pub(crate) use mailbox::open as mailbox;
 pub use sockets::{Handed, Misfit};
+pub(crate) use sockets::{bind, is_absent_family};
 
 use desk::OpenDesk;
 use follow::follow;
@@ -119,7 +121,8 @@ pub enum StartError {
     Adopt(io::Error),
 }
 
-fn listen_hint(error: &io::Error) -> &'static str {
+/// What to do about an address that cannot be listened on.
+pub(crate) fn listen_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program, perhaps another relay, has it; end that one or change `listen.smtp`",
         io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; change `listen.smtp`",
@@ -415,7 +418,7 @@ async fn open_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, S
 }
 
 /// How the host of a route is reached. The password is fetched here, and again where the host refuses it.
-fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
+pub(crate) fn settings(config: &Config, route: &HostRoute) -> Result<Settings, Fault> {
     let HostRoute { user, host, port, .. } = route;
     let upstream = &config.file.upstream;
     let trust = match &upstream.ca {

@@ -1,5 +1,6 @@
 //! What several rooms ask of a disk.
 
+mod counted;
 mod document;
 mod draft;
 mod followed;
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+pub use counted::Counted;
 pub use document::{EditError, append, changed, cut, cut_tables, edit};
 pub use draft::Draft;
 pub use followed::{Followed, LOOK_EVERY, look};

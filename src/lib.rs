@@ -16,7 +16,7 @@
 //! | floor | file | what it is |
 //! |---|---|---|
 //! | 3 the line | [`relay`] | judge, take, attempt: the way of a message. Read it first; `judged`: one message's recipients and their log lines; `answer`: what the tool hears; `held`: the same line for mail that waits; `lessons`: where it meets what is learned; `words`: the operational log; `postfix`: the same in Postfix's form |
-//! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
+//! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, the `probe` that people send, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit`, `optout/strike` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited; an opt-out taken out of all lists |
 //! | 1b reader | `optout/foreign`, `optout/export`, `optout/conceal` | lists as other programs write them, by `columns`, as `rows`, `json`, `lines` or a `postfix` table, and whose (`provider`); written down for others; hashes in the place of old addresses |
@@ -45,10 +45,10 @@
 //! | 2 holder | [`users`] | who may log in, hot-reloaded; `user` (whom a session knows), `file` (read), `edit` (changed), `hash` (what is kept of a password) |
 //! | 4 loop | [`admin`] | the admin page: `door` (connections), `gate` (what every request must pass), `sessions` (who is logged in), `pages` (one file a page, with `html`), `chart`, `problems` (what the relay said last); `verdict` and `changes` (asked and made there and by programs), `api` (JSON), `machines` (health and numbers) |
 //! | 1b reader | [`config`] | `file` and `value` as written, `overlay` by the environment, `route` (the url), `circle` (back to us), `access` (who can reach us, and who may use us), `admin` (the admin page), `learning`, `mod` as meant |
-//! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `draft`: a file that grows beside the one that it is to replace; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
+//! | 1b reader | [`disk`] | what several rooms ask of a disk; `followed`: files that change while the relay runs; `counted`: what is read, so that somebody sees how far it is; `draft`: a file that grows beside the one that it is to replace; `document`: TOML that people write and commands change; `replaced`: a file, whole or not at all |
 //! | 0 words | [`place`] | where in a file something is wrong, and what to do; `toml`: the TOML reader's errors in plain words |
 //! | 5 the door | [`daemon`] | composition root: open everything, run, drain; `sockets`: listeners, handed over or our own; `descriptors`: sessions within the limit of open files; `follow`: files that change meanwhile; `desk`: the admin page; `systemd`: what it is told; `question`: to a loop, answered by it; `password`: looks whether it was changed |
-//! | 5 the door | [`cli`] | one file a command; the only place that prints. `man`: the manual pages, of files that people edit by `man/settings` |
+//! | 5 the door | [`cli`] | one file a command; the only place that prints. `man`: the manual pages, of files that people edit by `man/settings`; `doctor`: what is `here`, and what others say (`reach`); `trial`: the command `try`, and its `ending`; `caller`: a client of the relay that runs; `paint`: colours |
 //!
 //! A file uses its own room and the floors below it, never above; `tests/it/house.rs` holds it to that.
 //!

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::disk::Followed;
+use crate::mail::some;
 use crate::place::Fault;
 
 pub use edit::{Added, add, remove};
@@ -192,7 +193,7 @@ impl Users {
         let entries = read(&self.path)?;
         let before = self.current.load();
         if entries.is_empty() && !before.is_empty() && std::fs::metadata(&self.path).is_ok_and(|file| file.len() == 0) {
-            return Err(Fault::of_file(&self.path, format_args!("is empty, and had {} users", before.len())).hint(
+            return Err(Fault::of_file(&self.path, format_args!("is empty, and had {}", some(before.len() as u64, "user"))).hint(
                 "a full disk empties files; if it is meant, write a comment into it; until then the former users are in force",
             ));
         }

@@ -10,7 +10,7 @@ mod machines;
 mod pages;
 mod problems;
 mod sessions;
-mod verdict;
+pub(crate) mod verdict;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use api::held;
 pub use door::{Entrance, serve};
 pub use problems::{Problem, Problems};
 

@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Desk;
+use crate::learn::Letterbox;
 use crate::mail::{Address, ReversePath};
-use crate::optout::{self, Action, Context, Suppression, Title};
+use crate::optout::{self, Action, Context, OptOutList, Suppression, Title};
 
 /// The answer.
 #[derive(Clone, Debug, Serialize)]
@@ -51,13 +52,18 @@ pub struct Rule {
 
 /// Of a mail from `sender` to `address`, by the lists of this moment.
 pub fn verdict(desk: &Desk, address: &Address, sender: &ReversePath, now: Timestamp) -> Verdict {
-    if desk.relay.learner.letterbox.asked(address).is_some() {
+    let list = desk.relay.lists.current_shared();
+    let context = Context { sender, now, title: Title::Is(""), policy: &desk.relay.policy, orders: &[] };
+    judged(&list, address, &context, &desk.relay.learner.letterbox)
+}
+
+/// The same by a list that somebody has.
+pub fn judged(list: &OptOutList, address: &Address, context: &Context<'_>, letterbox: &Letterbox) -> Verdict {
+    if letterbox.asked(address).is_some() {
         let words = "goes nowhere: it is learned from (learn.address)";
         return Verdict { verdict: "learned_from", suppressed: true, words, action: None, rule: None };
     }
-    let list = desk.relay.lists.current_shared();
-    let context = Context { sender, now, title: Title::Is(""), policy: &desk.relay.policy, orders: &[] };
-    let (verdict, suppressed, words, suppression) = match optout::judge(&list, address, &context) {
+    let (verdict, suppressed, words, suppression) = match optout::judge(list, address, context) {
         optout::Verdict::Clear(_) => {
             return Verdict { verdict: "forwarded", suppressed: false, words: "is forwarded", action: None, rule: None };
         }

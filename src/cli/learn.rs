@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::json;
 
-use super::{Done, Exit, Failure, talk};
+use super::paint::Table;
+use super::{Done, Exit, Failure, json_line, talk};
 use crate::config::Config;
 use crate::learn::{
     Book, BookError, Entry, Intake, Learned, Lesson, NotLearned, Phrases, Quarantine, Scribe, Seen, Settled, about, decide, line,
@@ -21,8 +23,24 @@ use crate::orders::{Caps, Orders};
 /// No notice is larger; in bytes.
 const MAX_SIZE: u64 = 10 << 20;
 
+const EXAMPLES: &str = "Examples:
+  optout-relay learn notice.eml
+  optout-relay learn --dry-run notice.eml            what would be learned, and why
+  optout-relay learn --json < notice.eml
+  optout-relay learn quarantine show";
+
+const SHOW_EXAMPLES: &str = "Examples:
+  optout-relay learn quarantine show
+  optout-relay learn quarantine show --json";
+
+const ACCEPT_EXAMPLES: &str = "Examples:
+  optout-relay learn quarantine accept 3f2a9c01b7e4        the id that `learn quarantine show` prints first";
+
+const REJECT_EXAMPLES: &str = "Examples:
+  optout-relay learn quarantine reject 3f2a9c01b7e4 77b0e4d2c1aa";
+
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Arguments {
     /// Notices or reports, each a whole mail (.eml); - is standard input
     #[arg(value_name = "FILE", default_value = "-")]
@@ -30,6 +48,9 @@ pub struct Arguments {
     /// Say what would be learned, and learn nothing
     #[arg(long)]
     dry_run: bool,
+    /// One JSON object a file
+    #[arg(long)]
+    json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -37,33 +58,46 @@ pub struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// What waits for a person to decide
-    #[command(subcommand)]
+    #[command(subcommand, after_help = SHOW_EXAMPLES)]
     Quarantine(Wanted),
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Wanted {
     /// Print what waits, and why
-    Show,
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// One JSON object an entry
+        #[arg(long)]
+        json: bool,
+    },
     /// Learn it all the same
+    #[command(after_help = ACCEPT_EXAMPLES)]
     Accept {
         /// As `show` prints it
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// One JSON object an entry
+        #[arg(long)]
+        json: bool,
     },
     /// Turn it down, for good
+    #[command(after_help = REJECT_EXAMPLES)]
     Reject {
         /// As `show` prints it
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// One JSON object an entry
+        #[arg(long)]
+        json: bool,
     },
 }
 
 pub fn run(config: &Config, arguments: &Arguments) -> Done {
     match &arguments.command {
-        Some(Command::Quarantine(Wanted::Show)) => show(config),
-        Some(Command::Quarantine(Wanted::Accept { ids })) => accept(config, ids),
-        Some(Command::Quarantine(Wanted::Reject { ids })) => reject(config, ids),
+        Some(Command::Quarantine(Wanted::Show { json })) => show(config, *json),
+        Some(Command::Quarantine(Wanted::Accept { ids, json })) => accept(config, ids, *json),
+        Some(Command::Quarantine(Wanted::Reject { ids, json })) => reject(config, ids, *json),
         None => learn(config, arguments),
     }
 }
@@ -77,7 +111,7 @@ fn learn(config: &Config, arguments: &Arguments) -> Done {
     for path in &arguments.files {
         let mail = read(path)?;
         let (seen, name) = (recognise_all(&mail, &phrases), path.display());
-        for seen in &seen {
+        for seen in seen.iter().filter(|_| !arguments.json) {
             writeln!(out, "{name}: {}", clean(&told(seen), 400))?;
         }
         let (wishes, now) = (&config.learning.wishes, Timestamp::now());
@@ -87,7 +121,13 @@ fn learn(config: &Config, arguments: &Arguments) -> Done {
             None => Learned(lessons.into_iter().map(would).collect()),
             Some(scribe) => settle(config, scribe, lessons, Intake::Command)?,
         };
-        for settled in &learned.0 {
+        if arguments.json {
+            let seen: Vec<_> = seen.iter().map(|seen| clean(&told(seen), 400)).collect();
+            let settled: Vec<_> = learned.0.iter().map(|settled| of_settled(settled, arguments.dry_run)).collect();
+            let object = json!({ "file": path, "seen": seen, "settled": settled, "dry_run": arguments.dry_run });
+            json_line(&mut out, &object)?;
+        }
+        for settled in learned.0.iter().filter(|_| !arguments.json) {
             writeln!(out, "{name}: {}{}", if arguments.dry_run { "would be " } else { "" }, clean(&settled.to_string(), 400))?;
         }
         if learned.is_something() {
@@ -128,17 +168,36 @@ fn would(lesson: Lesson) -> Settled {
     }
 }
 
-fn show(config: &Config) -> Done {
-    let (quarantine, mut out) = (Quarantine::new(config.quarantine()), stdout().lock());
+/// As programs are told of it.
+fn of_settled(settled: &Settled, dry_run: bool) -> serde_json::Value {
+    let (event, entry, id) = match settled {
+        Settled::Learned(entry, _) => ("learned", Some(entry), None),
+        Settled::Known(entry) => ("known", Some(entry), None),
+        Settled::Asked(entry, id, _) => ("quarantined", Some(entry), Some(id).filter(|_| !dry_run)),
+        Settled::Nothing(_) => ("nothing", None, None),
+    };
+    let entry = entry.map(|entry| entry.subject.to_string());
+    json!({ "event": event, "entry": entry, "id": id, "words": clean(&settled.to_string(), 400) })
+}
+
+fn show(config: &Config, json: bool) -> Done {
+    let (quarantine, mut table) = (Quarantine::new(config.quarantine()), Table::new(stdout().lock()));
     for waiting in quarantine.all().map_err(|fault| Failure::of_list(&fault))? {
         let Entry { subject, attributes } = &waiting.entry;
         let source = attributes.source.as_deref().unwrap_or_default();
-        writeln!(out, "{}\t{subject}\t{}\t{}", waiting.id, clean(source, 400), clean(&waiting.why, 400))?;
+        if json {
+            let (kind, entry) = (subject.kind().to_string(), subject.to_string());
+            let object = json!({ "id": waiting.id, "kind": kind, "entry": entry, "source": source, "why": waiting.why });
+            table.object(&object)?;
+            continue;
+        }
+        table.row(&[&waiting.id, &subject.to_string(), &clean(source, 400), &clean(&waiting.why, 400)])?;
     }
+    table.end()?;
     Ok(Exit::Ok)
 }
 
-fn accept(config: &Config, ids: &[String]) -> Done {
+fn accept(config: &Config, ids: &[String], json: bool) -> Done {
     let (quarantine, mut scribe) = (Quarantine::new(config.quarantine()), scribe(config)?);
     for id in ids {
         let mut entry = quarantine.get(id).map_err(|fault| Failure::of_list(&fault))?.entry;
@@ -149,19 +208,27 @@ fn accept(config: &Config, ids: &[String]) -> Done {
         note(config, &[about(&entry, Event::Accepted, Intake::Command.to_string())])?;
         quarantine.take_out(id).map_err(|e| Failure::new(Exit::Io, format_args!("take {id} out of the quarantine: {e}")))?;
         for settled in settled.into_iter().flatten() {
-            writeln!(stdout(), "{id}: {}", clean(&settled.to_string(), 400))?;
+            if json {
+                json_line(&mut stdout(), &json!({ "id": id, "done": "accepted", "settled": of_settled(&settled, false) }))?;
+            } else {
+                writeln!(stdout(), "{id}: {}", clean(&settled.to_string(), 400))?;
+            }
         }
     }
     Ok(Exit::Ok)
 }
 
-fn reject(config: &Config, ids: &[String]) -> Done {
+fn reject(config: &Config, ids: &[String], json: bool) -> Done {
     let quarantine = Quarantine::new(config.quarantine());
     for id in ids {
         let entry = quarantine.get(id).map_err(|fault| Failure::of_list(&fault))?.entry;
         note(config, &[about(&entry, Event::Rejected, Intake::Command.to_string())])?;
         quarantine.reject(id).map_err(|e| Failure::new(Exit::Io, format_args!("turn {id} down: {e}")))?;
-        writeln!(stdout(), "{id}: rejected, {}", entry.subject)?;
+        if json {
+            json_line(&mut stdout(), &json!({ "id": id, "done": "rejected", "entry": entry.subject.to_string() }))?;
+        } else {
+            writeln!(stdout(), "{id}: rejected, {}", entry.subject)?;
+        }
     }
     Ok(Exit::Ok)
 }

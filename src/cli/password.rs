@@ -1,4 +1,4 @@
-//! Asks for a new password: twice and unseen at a terminal, one line of standard input otherwise. Never takes it from the
+//! Asks for a password: a new one twice and unseen at a terminal, one line of standard input otherwise. Never takes it from the
 //! command line or the environment, which others can read, and never prints it.
 
 use std::io::{self, BufRead, IsTerminal, Write, stderr, stdin};
@@ -10,8 +10,17 @@ use super::{Exit, Failure, talk};
 /// The longest that is taken, in bytes.
 const MAX: usize = 1024;
 
-/// A password that a tool can give: not empty, text, without control characters.
+/// A new password that a tool can give: not empty, text, without control characters. A person types it twice.
 pub fn ask(name: &str) -> Result<String, Failure> {
+    asked(name, true)
+}
+
+/// One that there is already.
+pub fn once(name: &str) -> Result<String, Failure> {
+    asked(name, false)
+}
+
+fn asked(name: &str, twice: bool) -> Result<String, Failure> {
     let failed = |e: io::Error| Failure::new(Exit::Io, format_args!("read the password: {e}"));
     if !stdin().is_terminal() {
         return sound(line(&mut stdin().lock(), None).map_err(failed)?.unwrap_or_default());
@@ -24,7 +33,7 @@ pub fn ask(name: &str) -> Result<String, Failure> {
         })
     };
     let password = sound(ask(&format!("Password for {name}: "))?)?;
-    if ask("Again: ")? != password.as_bytes() {
+    if twice && ask("Again: ")? != password.as_bytes() {
         return Err(Failure::new(Exit::Data, "the two are not the same\nhint: try again; nothing was changed"));
     }
     Ok(password)

@@ -1,6 +1,6 @@
 //! How far a long command is: a bar on standard error, where that is a terminal and it takes over a second. Never on a pipe.
 
-use std::io::{self, IsTerminal, Read, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -22,20 +22,6 @@ pub fn with_bar<T>(total: u64, work: impl FnOnce(&AtomicU64) -> T) -> T {
         shown.thread().unpark();
         done
     })
-}
-
-/// What is read, counted.
-pub struct Counted<'a, R> {
-    pub source: R,
-    pub passed: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        self.passed.fetch_add(count as u64, Relaxed);
-        Ok(count)
-    }
 }
 
 fn show(total: u64, passed: &AtomicU64, over: &AtomicBool) {

@@ -1,6 +1,5 @@
 //! `serve`: runs the relay until SIGTERM or SIGINT; SIGHUP reloads. Never returns while mail is under way.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -12,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::syslog::{self, Syslog};
-use super::{Done, Exit, Failure, TRUSTS_ANYBODY, talk};
+use super::{Done, Exit, Failure, TRUSTS_ANYBODY, paint, talk};
 use crate::admin::Problems;
 use crate::config::Config;
 use crate::config::file::{Format, Level, Log};
@@ -164,7 +163,7 @@ fn start_log(log: &Log, hostname: &str, problems: &Problems) -> WorkerGuard {
     let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
     let heard = tracing_subscriber::registry().with(problems.layer().with_filter(LevelFilter::WARN));
     match log.format {
-        Format::Text => heard.with(lines.with_ansi(std::io::stderr().is_terminal()).with_filter(level)).init(),
+        Format::Text => heard.with(lines.with_ansi(paint::colours_talk()).with_filter(level)).init(),
         Format::Json => heard.with(lines.json().flatten_event(true).with_filter(level)).init(),
         Format::Postfix => heard.with(lines.event_format(Syslog::new(hostname)).with_filter(syslog::told(level))).init(),
     }

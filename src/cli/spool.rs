@@ -8,27 +8,49 @@ use std::time::{Duration, Instant};
 use humantime_serde::re::humantime::format_duration;
 use jiff::Timestamp;
 
-use super::{Done, Exit, Failure, talk};
+use super::paint::{self, Tone};
+use super::{Done, Exit, Failure, json_line, talk};
+use crate::admin::held;
 use crate::config::Config;
 use crate::mail::{Id, Outcome, Stage};
 use crate::spool::{self, CORRUPT, OpenError, Record, Request, Spool, Wanted};
 
+const SHOW_EXAMPLES: &str = "Examples:
+  optout-relay spool show
+  optout-relay spool show 06g5q8w4k0000abcd        with where it came from, and its size
+  optout-relay spool show --json";
+
+const RETRY_EXAMPLES: &str = "Examples:
+  optout-relay spool retry                          all of it, when the mail host is back
+  optout-relay spool retry 06g5q8w4k0000abcd";
+
+const DROP_EXAMPLES: &str = "Examples:
+  optout-relay spool drop 06g5q8w4k0000abcd
+  optout-relay spool drop 06g5q8w4k0000abcd --yes";
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Print what is held: for whom, why, and when it is tried again
+    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// Only this message
         #[arg(value_parser = id)]
         id: Option<Id>,
+        /// One JSON object a message
+        #[arg(long)]
+        json: bool,
     },
     /// Try one message now, or all
+    #[command(after_help = RETRY_EXAMPLES)]
     Retry {
         /// A message, or `all`
         #[arg(default_value = "all", value_name = "ID|all")]
         which: Which,
     },
     /// Forget a message: nobody gets it, and nobody is told
+    #[command(after_help = DROP_EXAMPLES)]
     Drop {
+        /// As `spool show` prints it
         #[arg(value_parser = id)]
         id: Id,
         /// Do not ask
@@ -59,7 +81,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 pub fn run(config: &Config, command: &Command) -> Done {
     let folder = config.spool();
     match command {
-        Command::Show { id } => show(&folder, *id),
+        Command::Show { id, json: true } => show_json(&folder, *id),
+        Command::Show { id, json: false } => show(&folder, *id),
         Command::Retry { which: Which(which) } => {
             let count = spool::records(&folder, *which).map_err(|e| unreadable(&folder, &e))?.count();
             if count == 0 {
@@ -89,6 +112,17 @@ fn show(folder: &Path, which: Option<Id>) -> Done {
     }
     talk(&format!("{count} held"));
     Ok(Exit::Ok)
+}
+
+/// Exit 1 where one was asked for that is not held.
+fn show_json(folder: &Path, which: Option<Id>) -> Done {
+    let (mut out, mut exit) = (BufWriter::new(stdout().lock()), which.map_or(Exit::Ok, |_| Exit::No));
+    for (id, record) in spool::records(folder, which).map_err(|e| unreadable(folder, &e))? {
+        exit = Exit::Ok;
+        json_line(&mut out, &held(id, record))?;
+    }
+    out.flush()?;
+    Ok(exit)
 }
 
 /// An empty spool is good news; a message that is not there is a "no".
@@ -131,14 +165,15 @@ fn tell(out: &mut impl Write, record: &Record, now: Timestamp, fully: bool) -> s
         writeln!(out, "  size     {} bytes", record.size)?;
     }
     for (recipient, outcome) in record.envelope.recipients.iter().zip(&record.outcomes) {
-        let state = match outcome {
-            None | Some(Outcome::Deferred(_)) => "waiting",
-            Some(Outcome::Delivered(_)) => "delivered",
-            Some(Outcome::Refused(_)) => "refused",
-            Some(Outcome::Suppressed { .. }) => "suppressed",
+        let (state, tone) = match outcome {
+            None | Some(Outcome::Deferred(_)) => ("waiting", Tone::Doubtful),
+            Some(Outcome::Delivered(_)) => ("delivered", Tone::Good),
+            Some(Outcome::Refused(_)) => ("refused", Tone::Bad),
+            Some(Outcome::Suppressed { .. }) => ("suppressed", Tone::Bad),
         };
+        let state = paint::word(tone, &format!("{state:10}"));
         let said = outcome.as_ref().map_or_else(|| "not tried yet".to_owned(), |outcome| outcome.status().to_string());
-        writeln!(out, "  {state:10} {}: {said}", recipient.address)?;
+        writeln!(out, "  {state} {}: {said}", recipient.address)?;
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use visit::{Trouble, Visit};
+pub use visit::Trouble;
+use visit::Visit;
 
 /// After trouble: first, and at most. A server that refuses the login is asked more rarely, or it locks the account.
 const AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(15 * 60)];
@@ -98,6 +99,12 @@ where
             () = sleep(wait) => {}
         }
     }
+}
+
+/// Logs in, opens the folder and takes leave; no mail is looked at.
+pub async fn look_in(mailbox: &Mailbox) -> Result<(), Trouble> {
+    Visit::begin(mailbox).await?.leave().await;
+    Ok(())
 }
 
 /// One connection to its end, which is always some trouble.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
 use csv::StringRecord;
 use jiff::civil::Date;
@@ -12,7 +13,7 @@ use super::edit::is_editable;
 use super::entry::Subject;
 use super::export::hashed;
 use super::file;
-use crate::disk::{Draft, EditError, edit};
+use crate::disk::{Counted, Draft, EditError, edit};
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
@@ -67,12 +68,14 @@ impl Older {
 }
 
 /// Puts hashes in the place of the addresses of one list; `None`: a plain list, which has no place for a date.
-pub fn hash_older(path: &Path, older: Older, dry_run: bool) -> Result<Option<Hashed>, EditError> {
+///
+/// Bytes that are read of a table are counted in `passed`: twice those of the file, for it is looked through first.
+pub fn hash_older(path: &Path, older: Older, dry_run: bool, passed: &AtomicU64) -> Result<Option<Hashed>, EditError> {
     if is_editable(path) {
         return toml(path, older, dry_run).map(Some);
     }
     let is_csv = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
-    if is_csv { csv(path, older, dry_run).map(Some) } else { Ok(None) }
+    if is_csv { csv(path, older, dry_run, passed).map(Some) } else { Ok(None) }
 }
 
 fn toml(path: &Path, older: Older, dry_run: bool) -> Result<Hashed, EditError> {
@@ -136,13 +139,14 @@ fn in_table(table: &mut dyn TableLike, older: Older, counts: &mut Hashed) -> boo
 }
 
 /// Every other cell stays as it is.
-fn csv(path: &Path, older: Older, dry_run: bool) -> Result<Hashed, EditError> {
+fn csv(path: &Path, older: Older, dry_run: bool, passed: &AtomicU64) -> Result<Hashed, EditError> {
     let unreadable = |e: io::Error| EditError::Broken(Fault::unreadable(path, &e));
     let unwritten = |e: io::Error| EditError::Write(path.to_owned(), e);
     // As the relay reads it: one that is broken is not changed.
-    file::read(path, &mut |_, _, _| {})?;
+    let counted = |file| Counted { source: file, passed };
+    file::read_from(path, counted(File::open(path).map_err(unreadable)?), &mut |_, _, _| {})?;
     let mut draft = if dry_run { None } else { Some(Draft::of(path).map_err(unwritten)?) };
-    let mut source = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
+    let mut source = BufReader::with_capacity(1 << 18, counted(File::open(path).map_err(unreadable)?));
     let head = source.fill_buf().map_err(unreadable)?;
     let separator = file::separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
     let mut rows = csv::ReaderBuilder::new()
@@ -204,9 +208,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
-        let dry = hash_older(&path, older(undated), true).unwrap();
+        let dry = hash_older(&path, older(undated), true, &AtomicU64::new(0)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text, "nothing is changed");
-        let counts = hash_older(&path, older(undated), false).unwrap();
+        let counts = hash_older(&path, older(undated), false, &AtomicU64::new(0)).unwrap();
         assert_eq!(counts, dry);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         (fs::read_to_string(&path).unwrap(), counts.unwrap())
@@ -227,6 +231,6 @@ mod tests {
         let (text, counts) = after("l.csv", csv, false);
         assert_eq!(text, csv.replace("Buyer+7@Example.org", HASH));
         assert_eq!(counts, Hashed { hashed: 1, younger: 1, undated: 1 });
-        assert_eq!(hash_older(Path::new("l.txt"), older(true), true).unwrap(), None);
+        assert_eq!(hash_older(Path::new("l.txt"), older(true), true, &AtomicU64::new(0)).unwrap(), None);
     }
 }

@@ -29,7 +29,7 @@ pub enum Subject {
 }
 
 /// What an opted-out recipient gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// 250, never forwarded, in the log.
@@ -42,7 +42,7 @@ pub enum Action {
 }
 
 /// What may stand beside the name of an entry; all of it optional.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attributes {
     /// When the buyer opted out, as written. For people; an entry is in force whatever stands here.
     pub since: Option<String>,
@@ -65,7 +65,7 @@ pub struct Attributes {
 }
 
 /// What an entry was learned from; for people, and so that nothing is learned twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Evidence {
     /// Message-ID of the notice, without angle brackets.

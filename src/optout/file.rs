@@ -8,12 +8,14 @@ mod toml;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use jiff::{Timestamp, civil};
 use sha2::{Digest, Sha256};
 
 use super::entry::{Attributes, EntryError, Subject, hex};
 use super::list::{Builder, OptOutList, Twin};
+use crate::disk::Counted;
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
@@ -34,12 +36,17 @@ pub struct Loaded {
 
 /// Reads all files into one list. The first fault ends it: half a list would mail the other half.
 pub fn load(paths: &[PathBuf], tags: PlusTags) -> Result<Loaded, Fault> {
+    load_counted(paths, tags, &AtomicU64::new(0))
+}
+
+/// The same, with the bytes that are read counted, for whoever wants to see how far it is.
+pub fn load_counted(paths: &[PathBuf], tags: PlusTags, passed: &AtomicU64) -> Result<Loaded, Fault> {
     let mut builder = Builder::new(tags);
     let mut digest = Sha256::new();
     for path in paths {
         builder.file(path);
         let file = File::open(path).map_err(|e| Fault::unreadable(path, &e))?;
-        let mut source = Hashed { file, digest: &mut digest, bytes: 0 };
+        let mut source = Hashed { file: Counted { source: file, passed }, digest: &mut digest, bytes: 0 };
         read_from(path, &mut source, &mut |line, subject, attributes| builder.add(line, subject, attributes))?;
         builder.file_read(source.bytes);
     }
@@ -50,7 +57,7 @@ pub fn load(paths: &[PathBuf], tags: PlusTags) -> Result<Loaded, Fault> {
 
 /// A file that is hashed while it is read.
 struct Hashed<'a> {
-    file: File,
+    file: Counted<'a, File>,
     digest: &'a mut Sha256,
     bytes: u64,
 }

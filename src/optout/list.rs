@@ -4,7 +4,7 @@
 //! the hash stands for the key. Two keys with one hash are out of reach (2⁻⁸¹ for ten million entries), and an entry
 //! costs 24 bytes however long its address is.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,7 +148,12 @@ pub struct Twins {
 pub struct Builder {
     list: Index,
     slots: Vec<Slot>,
+    /// Records by the hash of what they say, the latest ones.
+    seen: HashMap<u64, u32>,
 }
+
+/// So many different records are remembered while a list is read: few say many things, and those who each say something else gain nothing.
+const SEEN: usize = 1 << 16;
 
 impl Builder {
     /// An empty list in which addresses compare as `tags` says.
@@ -156,7 +161,7 @@ impl Builder {
         // The keys of SipHash are the standard library's random ones: no list can be made to collide from outside.
         let random = RandomState::new();
         let list = Index { tags, seed: (random.hash_one(0_u8), random.hash_one(1_u8)), ..Index::default() };
-        Self { list, slots: Vec::new() }
+        Self { list, slots: Vec::new(), seen: HashMap::new() }
     }
 
     /// Begins the next file: what is added from here on stands in it.
@@ -211,7 +216,7 @@ impl Builder {
 
     /// The list, frozen, and what stands in it twice.
     pub fn finish_and_tell(self) -> (OptOutList, Twins) {
-        let Self { mut list, mut slots } = self;
+        let Self { mut list, mut slots, .. } = self;
         let place = |slot: &Slot| (list.record(slot).file, slot.line);
         slots.sort_unstable_by(|a, b| a.hash.cmp(&b.hash).then_with(|| place(a).cmp(&place(b))));
         let (mut first, mut count) = (BinaryHeap::new(), 0);
@@ -243,15 +248,25 @@ impl Builder {
         let source = &mut self.list.files[file];
         source.entries += 1;
         let records = &mut self.list.records;
-        let at = if attributes == Attributes::default() {
-            source.plain
-        } else {
-            if records.last().is_none_or(|last| last.attributes != attributes || last.file != file) {
-                records.push(Record { file, attributes });
-            }
-            records.len() - 1
-        };
-        at as u32
+        if attributes == Attributes::default() {
+            return source.plain as u32;
+        }
+        let is_it = |record: &Record| record.file == file && record.attributes == attributes;
+        if records.last().is_some_and(is_it) {
+            return records.len() as u32 - 1;
+        }
+        // Thousands say the same, as of one day and one source; what stands beside a name takes more room than the entry itself.
+        let hash = self.seen.hasher().hash_one((file, &attributes));
+        if let Some(at) = self.seen.get(&hash).filter(|at| is_it(&records[**at as usize])) {
+            return *at;
+        }
+        if self.seen.len() == SEEN {
+            self.seen.clear();
+        }
+        let at = records.len() as u32;
+        self.seen.insert(hash, at);
+        records.push(Record { file, attributes });
+        at
     }
 }
 
@@ -502,5 +517,36 @@ impl std::fmt::Display for Mode {
             Self::Enforce => "enforce",
             Self::Observe => "observe",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_entries_say_is_kept_once() {
+        let mut builder = Builder::new(PlusTags::Ignore);
+        for file in ["a.csv", "b.csv"] {
+            builder.file(Path::new(file));
+            for line in 1..=1000 {
+                let attributes = Attributes { since: Some(format!("2020-01-{:02}", line % 10)), ..Attributes::default() };
+                builder.add(line, Subject::guess(&format!("{line}@{file}.example")).unwrap(), attributes);
+            }
+        }
+        let list = builder.finish();
+        assert_eq!((list.len(), list.written.records.len()), (2000, 22), "ten days a file, and one for entries that say nothing");
+        let recipient = Address::parse("17@b.csv.example").unwrap();
+        let sender = ReversePath::Null;
+        let policy = super::super::Policy::default();
+        let context = Context {
+            sender: &sender,
+            now: jiff::Timestamp::UNIX_EPOCH,
+            title: super::super::Title::NotYet,
+            orders: &[],
+            policy: &policy,
+        };
+        let rule = list.strictest(&recipient, &context).unwrap();
+        assert_eq!((rule.file, rule.line, rule.attributes.since.as_deref()), (Path::new("b.csv"), 17, Some("2020-01-07")));
     }
 }

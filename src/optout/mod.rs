@@ -16,7 +16,7 @@ pub use conceal::{Hashed, Older, hash_older};
 pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
 pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex, senders};
 pub use export::{COLUMNS, Writer, Written, hashed};
-pub use file::{Loaded, load, read, read_from, until};
+pub use file::{Loaded, load, load_counted, read, read_from, until};
 pub use foreign::{Column, Ended, Form, Found, Manner, Provider, read_foreign};
 pub use known::Known;
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};

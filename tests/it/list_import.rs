@@ -44,7 +44,7 @@ fn what_is_new_comes_in_and_what_has_ended_comes_in_again() {
         (0, format!("{}imported.csv: 3 opt-outs added\n", counts.replace("2 new, 2", "3 new, 1")), "")
     );
     let names = "address,since,until,reason,source,action,senders,note\n";
-    let row = |name: &str| format!("{name}@x.example,2015-10-01T00:00:41Z,,,the old tool,drop,,\n");
+    let row = |name: &str| format!("{name}@x.example,2015-10-01,,,the old tool,drop,,\n");
     assert_eq!(shop.read("imported.csv"), format!("{names}{}{}{}", row("new"), row("Known"), row("ended")));
     assert_eq!(
         fs::metadata(shop.path("imported.csv")).unwrap().permissions().mode() & 0o777,
@@ -59,6 +59,7 @@ fn what_is_new_comes_in_and_what_has_ended_comes_in_again() {
     let (code, out, _) = shop.run(&["list", "import", "sg.csv", "--action", "drop", "--json"]);
     let told: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &told["new"], &told["known"], &told["imported"]), (0, &0.into(), &4.into(), &false.into()), "{out}");
+    assert_eq!(told["in_force"], true);
     fs::write(shop.path("one.txt"), "one@x.example\n").unwrap();
     assert_eq!(shop.run(&["list", "import", "one.txt"]).0, 0);
     let text = shop.read("imported.csv");
@@ -226,8 +227,8 @@ fn a_difference_is_told_from_both_sides() {
     let expected = [
         "- blacklist.toml:3\taddress\tended@x.example\tuntil=\"2020-01-01T23:59:59.999999999Z\"",
         "- imported.csv:2\taddress\there@x.example\t",
-        "+ sg.csv:2\taddress\tnew@x.example\tsince=\"2015-10-01T00:00:41Z\"",
-        "+ sg.csv:4\taddress\tended@x.example\tsince=\"2015-10-01T00:00:41Z\"",
+        "+ sg.csv:2\taddress\tnew@x.example\tsince=\"2015-10-01\"",
+        "+ sg.csv:4\taddress\tended@x.example\tsince=\"2015-10-01\"",
     ];
     let (code, out, talk) = shop.run(&["list", "diff", "sg.csv"]);
     assert_eq!((code, out.lines().collect::<Vec<_>>(), talk.as_str()), (1, expected.into(), ""));

@@ -218,8 +218,12 @@ impl Shop {
 
     /// Exit code, and what was said on both streams.
     fn run(&self, command_line: &str) -> (i32, String) {
-        let (code, said, _) =
-            told(command(self.folder.path(), &format!("exec 2>&1; {}", self.meant(command_line))).output().unwrap());
+        let mut command = command(self.folder.path(), &format!("exec 2>&1; {}", self.meant(command_line)));
+        // Where the relay listens, for commands that go there.
+        for (name, address) in [("OPTOUT_RELAY_LISTEN__SMTP", self.relay.address), ("OPTOUT_RELAY_ADMIN__LISTEN", self.desk)] {
+            command.env(name, format!("[\"{address}\"]"));
+        }
+        let (code, said, _) = told(command.output().unwrap());
         (code, said.replace(&self.relay.address.to_string(), "localhost:2525").replace(&self.desk.to_string(), "localhost:8025"))
     }
 

@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 use crate::rig::PATIENCE;
@@ -107,6 +109,23 @@ impl Shop {
 pub fn told(output: Output) -> (i32, String, String) {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// What a command shows on a terminal of its own.
+pub fn at_terminal(command: &mut Command) -> String {
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).and_then(|()| unlockpt(&screen)).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
+    const NOCTTY: i32 = 0o400;
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).custom_flags(NOCTTY).open(name).unwrap();
+    let mut child = command.stdout(terminal).stderr(Stdio::null()).spawn().unwrap();
+    // Our own end of it goes, so that the last one is the command's.
+    command.stdout(Stdio::null());
+    let mut shown = Vec::new();
+    // Its end is told as an error.
+    let _ = std::fs::File::from(screen).read_to_end(&mut shown);
+    child.wait().unwrap();
+    String::from_utf8(shown).unwrap()
 }
 
 /// A relay that runs.

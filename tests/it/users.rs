@@ -105,7 +105,7 @@ fn the_file_is_for_its_owner_and_group() {
     assert_ne!(fs::metadata(shop.path("users.toml")).unwrap().ino(), first.metadata().unwrap().ino());
     let told = shop.run(&["check"]).1;
     let open = "users.toml: open to everybody on this machine, who can guess at its passwords; chmod o= it\n";
-    assert!(told.ends_with(&format!("users.toml: sound, 1 users\n{open}")), "{told}");
+    assert!(told.ends_with(&format!("users.toml: sound, 1 user\n{open}")), "{told}");
     assert_eq!(fs::read_dir(shop.folder.path()).unwrap().count(), 3);
 }
 
@@ -183,7 +183,7 @@ fn users_that_change_are_in_force_in_the_relay_that_runs() {
     let sound = shop.read("users.toml");
     for (text, expected) in [
         ("[[user]]\nname = \"a\"\npassword = \"hunter2\"\n", "users.toml:3:12: the password is no hash; "),
-        ("", "users.toml: is empty, and had 1 users"),
+        ("", "users.toml: is empty, and had 1 user"),
         ("[[user]]\nname = \"a\"\npassword = hunter4711\n", "users.toml:3:12: string values must be quoted"),
     ] {
         fs::write(shop.path("users.toml"), text).unwrap();
@@ -315,7 +315,7 @@ async fn those_of_the_admin_page_have_a_file_of_their_own() {
     let admins = Users::open(&shop.path("admins.toml")).unwrap();
     assert!(matches!(admins.login("anna", b"a long secret").await, Login::Ok(_)));
     assert_eq!(add(&shop, &["tool"], "another secret\n").0, 0);
-    assert_eq!(shop.run(&["check"]).1.lines().last(), Some("admins.toml: sound, 1 users"));
+    assert_eq!(shop.run(&["check"]).1.lines().last(), Some("admins.toml: sound, 1 user"));
     fs::write(shop.path("admins.toml"), "[[user]]\nname = 1\n").unwrap();
     for command in ["check", "serve"] {
         let (code, _, talk) = shop.run(&[command]);

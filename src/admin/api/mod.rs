@@ -18,6 +18,7 @@ use axum::routing::{delete, get, post};
 use serde_json::Value;
 
 pub use answer::told;
+pub use spool::held;
 
 use super::Desk;
 use super::pages::{Frame, page};

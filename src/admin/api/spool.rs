@@ -33,15 +33,24 @@ struct Page {
     next: Option<String>,
 }
 
+/// A message, or why nothing can be said of it.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Held {
+pub enum Held {
+    /// Whole.
     Readable(Box<Message>),
-    Broken { id: String, error: String },
+    /// Its record is not.
+    Broken {
+        /// Of the message.
+        id: String,
+        /// Why.
+        error: String,
+    },
 }
 
+/// Its envelope, and how it goes.
 #[derive(Serialize)]
-struct Message {
+pub struct Message {
     id: String,
     arrived: String,
     sender: String,
@@ -87,7 +96,8 @@ pub async fn list(State(desk): State<Arc<Desk>>, Asked(asked): Asked<Question>) 
     }
 }
 
-fn held(id: Id, record: Result<Record, String>) -> Held {
+/// As programs are told of it.
+pub fn held(id: Id, record: Result<Record, String>) -> Held {
     let record = match record {
         Ok(record) => record,
         Err(error) => return Held::Broken { id: id.to_string(), error },

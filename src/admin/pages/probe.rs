@@ -14,7 +14,7 @@ use crate::admin::gate::Signed;
 use crate::admin::sessions::Session;
 use crate::admin::{About, Desk};
 use crate::ledger::Act;
-use crate::mail::{Address, Client, Envelope, Message, Recipient, ReversePath, Wish};
+use crate::mail::{Address, Client, Envelope, Message, Probe, Recipient, ReversePath, Wish};
 
 #[derive(Template)]
 #[template(path = "test.html")]
@@ -59,14 +59,14 @@ pub async fn send(State(desk): State<Arc<Desk>>, form: Signed) -> Response {
 
 async fn steps(desk: &Desk, form: &Signed, to: Address, from: Address) -> Vec<Step> {
     let relay = &desk.relay;
-    let now = Timestamp::now();
-    let text = format!(
-        "From: <{from}>\r\nTo: <{to}>\r\nSubject: Test of optout-relay\r\nDate: {}\r\nMessage-ID: <{}@{}>\r\n\r\nThis is a test, sent from the admin page of optout-relay on {}.\r\n",
-        now.strftime("%a, %d %b %Y %H:%M:%S +0000"),
-        relay.next_id(),
-        relay.hostname,
-        relay.hostname,
-    );
+    let text = Probe {
+        from: from.as_str(),
+        to: to.as_str(),
+        message_id: &format!("{}@{}", relay.next_id(), relay.hostname),
+        time: Timestamp::now(),
+        text: &format!("This is a test, sent from the admin page of optout-relay on {}.", relay.hostname),
+    };
+    let text = text.mail();
     let smtputf8 = !to.as_str().is_ascii() || !from.as_str().is_ascii();
     let envelope = Envelope {
         id: relay.next_id(),

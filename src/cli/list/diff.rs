@@ -5,11 +5,12 @@ use std::io::{BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use super::super::progress::{Counted, with_bar};
+use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure, talk};
 use super::form::{Form, column};
 use super::{files, line, object};
 use crate::config::Config;
+use crate::disk::Counted;
 use crate::optout::{self, Attributes, Column, Ended, Found, Known, Manner, Subject};
 
 const EXAMPLES: &str = "Examples:

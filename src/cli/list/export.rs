@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::super::progress::{Counted, with_bar};
+use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure, talk};
 use super::form::Target;
 use super::{files, object};
 use crate::config::Config;
+use crate::disk::Counted;
 use crate::optout::{self, Writer};
 
 const EXAMPLES: &str = "Examples:

@@ -1,5 +1,6 @@
 //! `list hash`: old addresses give way to their hashes, which hold for the same mail and tell nobody who it is.
 
+use std::fs;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 
+use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure, talk};
 use super::files;
 use crate::config::Config;
@@ -53,7 +55,9 @@ impl Hash {
         let wanted = optout::Older { before: self.older_than, undated: self.undated, tags: config.file.opt_out.plus_tags };
         let (mut hashed, mut out) = (0, stdout().lock());
         for path in &files(config, &self.lists).0 {
-            let Some(done) = optout::hash_older(path, wanted, self.dry_run).map_err(|e| Failure::of_edit(&e))? else {
+            let total = 2 * fs::metadata(path).map_or(0, |meta| meta.len());
+            let done = with_bar(total, |passed| optout::hash_older(path, wanted, self.dry_run, passed));
+            let Some(done) = done.map_err(|e| Failure::of_edit(&e))? else {
                 let hint = "`list import` brings it into a .csv list";
                 talk(&format!("{}: has no dates, and stays as it is\nhint: {hint}", path.display()));
                 continue;

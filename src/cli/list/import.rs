@@ -8,12 +8,12 @@ use std::sync::atomic::AtomicU64;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::super::progress::{Counted, with_bar};
+use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure, talk};
 use super::beside::{Beside, fill};
 use super::form::{Form, column};
 use crate::config::Config;
-use crate::disk::Draft;
+use crate::disk::{Counted, Draft};
 use crate::mail::some;
 use crate::optout::{self, Attributes, COLUMNS, Column, Ended, Found, Known, Manner, Provider, Writer, Written};
 
@@ -93,7 +93,7 @@ impl Import {
         })?;
         let refused = counts.invalid > 0 && !self.skip_invalid;
         let changes = !self.dry_run && !refused && counts.new > 0;
-        self.tell(&counts, &path, changes)?;
+        self.tell(&counts, &path, changes, config.lists.contains(&path))?;
         if refused && !self.dry_run {
             let message =
                 "nothing was imported, for some entries are invalid\nhint: correct them, or leave them out with --skip-invalid";
@@ -195,7 +195,7 @@ impl Import {
         Ok(counts)
     }
 
-    fn tell(&self, counts: &Counts, path: &Path, changes: bool) -> io::Result<()> {
+    fn tell(&self, counts: &Counts, path: &Path, changes: bool, in_force: bool) -> io::Result<()> {
         let Counts { new, known, other, invalid, shown, provider } = counts;
         let mut out = stdout().lock();
         let name = self.name().display();
@@ -207,6 +207,8 @@ impl Import {
                 "into": path.display().to_string(),
                 "new": new, "known": known, "no_opt_outs": other, "invalid": invalid, "invalid_entries": shown,
                 "imported": changes,
+                // Whether the relay reads what it was imported into.
+                "in_force": in_force,
             });
             return writeln!(out, "{told}");
         }

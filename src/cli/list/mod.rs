@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::paint::Table;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::mail::PlusTags;
@@ -124,22 +125,22 @@ fn files(config: &Config, named: &[PathBuf]) -> (Vec<PathBuf>, u64) {
 }
 
 fn show(config: &Config, json: bool) -> Done {
-    let mut out = BufWriter::new(stdout().lock());
+    let mut table = Table::new(BufWriter::new(stdout().lock()));
     for path in &config.all_lists() {
         let mut written = Ok(());
         optout::read(path, &mut |at, subject, attributes| {
             if written.is_ok() {
                 written = if json {
-                    writeln!(out, "{}", object(path, at.into(), &subject, &attributes))
+                    table.object(&object(path, at.into(), &subject, &attributes))
                 } else {
-                    writeln!(out, "{}", line(path, at.into(), &subject, &attributes))
+                    table.row(&line(path, at.into(), &subject, &attributes).split('\t').collect::<Vec<_>>())
                 };
             }
         })
         .map_err(|fault| Failure::of_list(&fault))?;
         written?;
     }
-    out.flush()?;
+    table.end()?;
     Ok(Exit::Ok)
 }
 

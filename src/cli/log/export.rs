@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::super::{Done, Exit, Failure, talk};
 use crate::config::Config;
 use crate::ledger::{First, Line, Question};
+use crate::mail::some;
 
 const EXAMPLES: &str = "Examples:
   optout-relay log export --since 2026-01-01 --output suppressed.csv
@@ -56,7 +57,7 @@ impl Export {
             // Half of a log is worse than none: it would be taken for all.
             let _ = fs::remove_file(path);
         })?;
-        talk(&format!("{}: {count} lines", path.display()));
+        talk(&format!("{}: {}", path.display(), some(count, "line")));
         Ok(exit)
     }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::paint::{self, Tone};
 use super::progress::with_bar;
 use super::{Done, Exit, Failure, talk};
 use crate::config::Config;
@@ -159,7 +160,7 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
 }
 
 /// Reads logs with a bar. Damaged lines are told; whether there was one.
-fn search(
+pub fn search(
     config: &Config,
     names: &[&str],
     question: &Question,
@@ -254,7 +255,22 @@ impl Show {
     }
 
     fn print(&self, out: &mut impl Write, line: &Line, text: &str) -> io::Result<()> {
-        if self.json { writeln!(out, "{text}") } else { writeln!(out, "{}", told(line)) }
+        if self.json { writeln!(out, "{text}") } else { writeln!(out, "{}", painted(line)) }
+    }
+}
+
+/// The same as [`told`], with what happened in colour where colours are shown.
+fn painted(line: &Line) -> String {
+    let tone = match line.event.as_str() {
+        "sent" | "accepted" => Tone::Good,
+        "suppressed" | "failed" => Tone::Bad,
+        _ => Tone::Doubtful,
+    };
+    let text = told(line);
+    // Behind the time, which holds no space.
+    match text.split_once(&format!("  {}", line.event)) {
+        Some((time, rest)) if !line.event.is_empty() => format!("{time}  {}{rest}", paint::word(tone, &line.event)),
+        _ => text,
     }
 }
 

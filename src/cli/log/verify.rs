@@ -10,10 +10,10 @@ use crate::mail::clean;
 
 const EXAMPLES: &str = "Examples:
   optout-relay log verify
-  optout-relay log verify --log suppressed --noted 12:0a1b…
+  optout-relay log verify --log suppressed --json
 
-The command prints the newest record of each log as NUMBER:HASH. Send that line to somebody, or print it: with --noted it can be
-proved later that the log still holds that record and all before it, whoever had the machine meanwhile.";
+The command prints the newest record of each log as NUMBER:HASH. Send that line to somebody, or print it: with --noted NUMBER:HASH
+it can be proved later that the log still holds that record and all before it, whoever had the machine meanwhile.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -138,6 +138,11 @@ impl<'m> Visit<'m> {
         Ok(visit)
     }
 
+    /// Takes leave; nobody waits for it long.
+    pub async fn leave(mut self) {
+        let _ = timeout(Duration::from_secs(2), self.session.logout()).await;
+    }
+
     /// All mails of the senders that were not looked at yet.
     pub async fn look_through<L, F>(&mut self, learn: &L) -> Result<(), Trouble>
     where

@@ -172,16 +172,17 @@ impl Growing {
     }
 }
 
-/// When somebody opted out, as a list has it: a day, or a moment in UTC. What is no time stays as it was written.
+/// The day (UTC) on which somebody opted out: `list add` notes no more either, and many entries then say the same, which millions of
+/// them have to. What is no time stays as it was written.
 fn since(text: &str) -> String {
-    let utc = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
     if text.len() == 10 && text.parse::<Date>().is_ok() {
         return text.into();
     }
     if text.bytes().all(|b| b.is_ascii_digit()) && (9..=13).contains(&text.len()) {
         let number: i64 = text.parse().unwrap_or_default();
         let time = if text.len() > 10 { Timestamp::from_millisecond(number) } else { Timestamp::from_second(number) };
-        return time.map_or_else(|_| short(text), utc);
+        return time.map_or_else(|_| short(text), day);
     }
     let read = || {
         let zoned = || fmt::rfc2822::parse(text).ok().map(|time| time.timestamp());
@@ -191,5 +192,5 @@ fn since(text: &str) -> String {
         let civil = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
         text.parse::<Timestamp>().ok().or_else(civil).or_else(zoned).or_else(gmt)
     };
-    read().map_or_else(|| short(text), utc)
+    read().map_or_else(|| short(text), day)
 }

@@ -28,12 +28,12 @@ fn of(form: Form) -> Manner {
 
 #[test]
 fn exports_of_providers_are_known_by_their_columns() {
-    let epoch = "2015-10-01T00:00:41Z";
+    let epoch = "2015-10-01";
     for (provider, text, entry) in [
         (
             Provider::Ses,
             "{\"SuppressedDestinationSummaries\":[{\"EmailAddress\":\"a@x.example\",\"Reason\":\"COMPLAINT\",\"LastUpdateTime\":\"2020-04-10T21:03:05.370000-04:00\"}],\"NextToken\":null}",
-            "1 address a@x.example (2020-04-11T01:03:05Z, COMPLAINT)".into(),
+            "1 address a@x.example (2020-04-11, COMPLAINT)".into(),
         ),
         (Provider::SendGrid, "email,created\na@x.example,1443657641\n", format!("2 address a@x.example ({epoch})")),
         (
@@ -44,22 +44,22 @@ fn exports_of_providers_are_known_by_their_columns() {
         (
             Provider::Mailgun,
             "address,tags,created_at\na@x.example,*,\"Fri, 21 Oct 2011 11:02:55 UTC\"\n",
-            "2 address a@x.example (2011-10-21T11:02:55Z)".into(),
+            "2 address a@x.example (2011-10-21)".into(),
         ),
         (
             Provider::Mailgun,
             "{\"items\":[{\"address\":\"a@x.example\",\"tags\":[\"*\",\"b@x.example\"],\"created_at\":\"Fri, 21 Oct 2011 11:02:55 UTC\"}],\"paging\":{\"next\":\"https://x.example/?address=c%40x.example\"}}",
-            "1 address a@x.example (2011-10-21T11:02:55Z)".into(),
+            "1 address a@x.example (2011-10-21)".into(),
         ),
         (
             Provider::Postmark,
             "{\"Suppressions\":[{\"EmailAddress\":\"a@x.example\",\"SuppressionReason\":\"ManualSuppression\",\"Origin\":\"Recipient\",\"CreatedAt\":\"2019-12-10T08:58:33-05:00\"}]}",
-            "1 address a@x.example (2019-12-10T13:58:33Z, ManualSuppression)".into(),
+            "1 address a@x.example (2019-12-10, ManualSuppression)".into(),
         ),
         (
             Provider::Mailchimp,
             "\"Email Address\",\"First Name\",MEMBER_RATING,UNSUB_TIME,UNSUB_REASON,LEID,EUID,NOTES\na@x.example,Anna,2,\"2020-01-02 03:04:05\",NORMAL,1,2,\"a, \"\"b\"\"\nc\"\n",
-            "2 address a@x.example (2020-01-02T03:04:05Z, NORMAL)".into(),
+            "2 address a@x.example (2020-01-02, NORMAL)".into(),
         ),
     ] {
         assert_eq!(told("export", text, &Manner::default()), Ok((vec![entry], Some(provider))), "{text}");
