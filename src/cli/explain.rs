@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::ledger::{First, Line, Question};
 use crate::mail::{Address, Id, ReversePath, clean};
 use crate::optout::{Context, OptOutList, Title};
+use crate::place::shown;
 
 const EXAMPLES: &str = "Examples:
   optout-relay explain buyer@example.org
@@ -54,7 +55,8 @@ struct Judge<'a> {
 
 /// Exit 0: all would be forwarded. 1: somebody would not. With an id that stands in no log: 66.
 pub fn run(config: &Config, arguments: &Arguments) -> Done {
-    let parse = |text: &str| Address::parse(text.trim()).map_err(|e| Failure::new(Exit::Data, format_args!("`{text}`: {e}")));
+    let parse =
+        |text: &str| Address::parse(text.trim()).map_err(|e| Failure::new(Exit::Data, format_args!("{}: {e}", shown(text))));
     let recipients = arguments.addresses.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?;
     let sender = match arguments.from.as_deref() {
         None | Some("" | "<>") => ReversePath::Null,
@@ -135,6 +137,8 @@ fn tell(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
     ];
     for (name, text) in texts {
         if let Some(text) = text {
+            // What came with a list of somebody else's may hold anything.
+            let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             writeln!(out, "  {name:7} {text}")?;
         }
     }

@@ -42,6 +42,9 @@ pub enum Broken {
         /// Its number.
         seq: u64,
     },
+    /// The file is compressed and damaged.
+    #[error("from here on the file cannot be unpacked: it was changed or cut")]
+    Packed,
     /// The log ends before the newest record that is known.
     #[error("{} missing at the end", records(*.last + 1, *.known))]
     CutOff {

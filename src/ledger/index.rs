@@ -368,7 +368,11 @@ impl Shelf {
         let mut text = Vec::new();
         loop {
             text.clear();
-            let count = lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut text)? as u64;
+            let count = match lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut text) {
+                // What stands before can be read.
+                Err(error) if self.volume.is_broken_by(&error) => return Ok(()),
+                count => count? as u64,
+            };
             // The last line of the file in use may still be on its way.
             if count == 0 || !text.ends_with(b"\n") && count < MAX_LINE {
                 return Ok(());

@@ -64,8 +64,15 @@ pub fn volumes(folder: &Path, name: &str) -> io::Result<Vec<Volume>> {
         if stamp.is_none() && !foreign {
             continue;
         }
-        let (ended, length) = (stamp.and_then(ended), entry.metadata()?.len());
-        found.push(Volume { path: entry.path(), packed, ended, length });
+        // Through a link, whose own length says nothing. What is no file is no part of a log, and a pipe would be waited for; one that
+        // is not there any more was rotated away just now.
+        let meta = match std::fs::metadata(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            meta => meta?,
+        };
+        if meta.is_file() {
+            found.push(Volume { path: entry.path(), packed, ended: stamp.and_then(ended), length: meta.len() });
+        }
     }
     let mut ordered: Vec<_> = found.into_iter().map(|volume| (volume.begins(), volume)).collect();
     ordered.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.path.cmp(&y.path)));
@@ -76,6 +83,12 @@ impl Volume {
     /// Compressed, so that it cannot be read from its middle and does not grow.
     pub fn is_packed(&self) -> bool {
         self.packed
+    }
+
+    /// By this error while it was read: it cannot be unpacked any further, and others may still be read.
+    pub fn is_broken_by(&self, error: &io::Error) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        self.packed && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
     }
 
     /// Its lines from the first on.
@@ -219,7 +232,13 @@ impl Past {
         let volume = &self.volumes[piece.volume];
         let mut given = Given::default();
         if volume.packed {
-            read_lines(volume.open()?, u64::MAX, question, &mut given)?;
+            match read_lines(volume.open()?, u64::MAX, question, &mut given) {
+                Err(error) if volume.is_broken_by(&error) => {
+                    given.lines += 1;
+                    given.found.push((given.lines, None, String::new()));
+                }
+                read => read?,
+            }
             passed.fetch_add(volume.length, Relaxed);
             return Ok(given);
         }

@@ -21,6 +21,8 @@ pub struct Verified {
     pub first: u64,
     /// The newest record.
     pub newest: Link,
+    /// It was noted beside the log too, so that nobody can have cut newer ones.
+    pub end_is_known: bool,
     /// The first place at which it is broken.
     pub broken: Option<Place>,
     /// Whether the record that was noted elsewhere is still there; none: nothing was asked.
@@ -57,7 +59,7 @@ pub fn verify(folder: &Path, name: &str, noted: Option<Link>, passed: &AtomicU64
             break;
         }
     }
-    let newest = seen.link.unwrap_or(Link::START);
+    let (newest, end_is_known) = (seen.link.unwrap_or(Link::START), seen.known.is_some());
     let broken = broken.or_else(|| {
         let (known, was_met) = seen.known?;
         let broken = match known.seq {
@@ -69,7 +71,7 @@ pub fn verify(folder: &Path, name: &str, noted: Option<Link>, passed: &AtomicU64
         Some(Place { path: last.0, line: last.1, broken })
     });
     let (files, noted) = (files.len(), seen.noted.map(|(_, was_met)| was_met));
-    Ok(Verified { files, records: seen.records, unsealed: seen.unsealed, first: seen.first, newest, broken, noted })
+    Ok(Verified { files, records: seen.records, unsealed: seen.unsealed, first: seen.first, newest, end_is_known, broken, noted })
 }
 
 struct Seen {
@@ -86,7 +88,12 @@ impl Seen {
         let (mut lines, mut text, mut number) = (volume.open()?, Vec::new(), 0);
         loop {
             text.clear();
-            let count = io::Read::take(&mut lines, MAX_LINE).read_until(b'\n', &mut text)?;
+            let count = match io::Read::take(&mut lines, MAX_LINE).read_until(b'\n', &mut text) {
+                Err(error) if volume.is_broken_by(&error) => {
+                    return Ok(Some(Place { path: volume.path.clone(), line: number + 1, broken: Broken::Packed }));
+                }
+                count => count?,
+            };
             passed.fetch_add(count as u64, Relaxed);
             if count == 0 || !(text.ends_with(b"\n") || count as u64 == MAX_LINE) {
                 // A last line without an end is still on its way, or was cut: then the head knows of it.

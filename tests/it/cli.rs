@@ -235,3 +235,12 @@ fn nothing_runs_on_without_its_list() {
     assert_eq!(shop.run(&["serve"]).0, 66);
     assert!(!shop.path("var").exists() && !shop.path("outbox").exists());
 }
+
+#[test]
+fn what_stands_beside_an_entry_cannot_steer_a_terminal() {
+    let shop = Shop::new("", "[[opt_out]]\naddress = \"a@x.example\"\nreason = \"\\u001b[31mKäufer\\r\"\n");
+    let (code, out, _) = shop.run(&["explain", "a@x.example"]);
+    assert!(code == 1 && out.ends_with("  reason   [31mKäufer \n"), "{out:?}");
+    let (code, _, talk) = shop.run(&["explain", "\u{1b}[31m@x.example"]);
+    assert!(code == 65 && talk.contains("`\\u{1b}[31m@x.example`"), "{talk:?}");
+}

@@ -170,3 +170,19 @@ async fn a_killed_relay_goes_on_in_the_chain() {
     assert!(found.broken.is_none() && found.records == 12, "{found:?}");
     assert!(ledger::verify(&log, "sent", None, &AtomicU64::new(0)).unwrap().broken.is_none());
 }
+
+#[tokio::test]
+async fn without_its_head_a_log_may_have_lost_its_end() {
+    let shop = written().await;
+    let head = shop.path("var/log/suppressed.head");
+    for gone in [true, false] {
+        if gone {
+            std::fs::remove_file(&head).unwrap()
+        } else {
+            std::fs::write(&head, "no head").unwrap()
+        }
+        let (code, out, _) = shop.run(&["log", "verify", "--log", "suppressed"]);
+        let told = "  whether newer ones were cut cannot be told: suppressed.head is not there, or damaged\n";
+        assert!(code == 0 && out.ends_with(told), "{out}");
+    }
+}

@@ -142,3 +142,50 @@ fn what_is_written_meanwhile_is_followed_into_the_next_file() {
     running.kill().unwrap();
     running.wait().unwrap();
 }
+
+#[test]
+fn what_cannot_be_read_hides_nothing_else() {
+    use std::io::Write;
+    let shop = shop();
+    let log = shop.path("var/log");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for number in 0..2000 {
+        let line =
+            line("suppressed", "2026-11-18T08:00:00Z", &format!("{number}@x.example"), "s@shop-a.example", &format!("p{number}"));
+        packed.write_all(line.as_bytes()).unwrap();
+    }
+    let packed = packed.finish().unwrap();
+    std::fs::write(log.join("suppressed.jsonl.2.gz"), &packed[..packed.len() / 2]).unwrap();
+    std::fs::create_dir(log.join("suppressed.jsonl.old")).unwrap();
+    std::os::unix::fs::symlink("nowhere", log.join("suppressed.jsonl.1")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(log.join("suppressed.jsonl-pipe")).status().unwrap().success());
+
+    let (code, out, talk) = shop.run(&["log", "--json", "--last", "0"]);
+    let ids = ["\"p0\"", "\"i1\"", "\"i2\"", "\"i3\""];
+    assert!(code == 65 && ids.iter().all(|id| out.contains(id)) && !out.contains("\"p1999\""), "{out}");
+    assert!(talk.starts_with("var/log/suppressed.jsonl.2.gz:") && talk.ends_with(": this line is damaged\n"), "{talk}");
+    let (code, out, _) = shop.run(&["log", "verify", "--log", "suppressed"]);
+    assert!(
+        code == 65 && out.contains("suppressed.jsonl.2.gz:") && out.contains("from here on the file cannot be unpacked"),
+        "{out}"
+    );
+    let mut index = optout_relay::ledger::Index::new(log.clone());
+    index.refresh().unwrap();
+    let found = index.search(&["suppressed"], &optout_relay::ledger::Question::default(), 3, 1 << 30).unwrap();
+    assert_eq!(found.lines.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(), ["i3", "i2", "i1"]);
+
+    // A log on another disk is as long as the file there.
+    std::fs::rename(log.join("sent.jsonl"), shop.path("elsewhere.jsonl")).unwrap();
+    let length = optout_relay::ledger::length(&log, "sent").unwrap();
+    std::os::unix::fs::symlink(shop.path("elsewhere.jsonl"), log.join("sent.jsonl")).unwrap();
+    let linked = optout_relay::ledger::length(&log, "sent").unwrap();
+    assert_eq!((length, linked), (0, shop.read("elsewhere.jsonl").len() as u64));
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_behind() {
+    let shop = Shop::new("", "");
+    let (code, _, talk) = shop.run(&["log", "export", "--output", "all.csv"]);
+    assert!(code == 66 && talk.contains("hint: has the relay run with this configuration"), "{talk}");
+    assert!(!shop.path("all.csv").exists());
+}

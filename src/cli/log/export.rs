@@ -1,13 +1,13 @@
 //! `log export`: lines as CSV. Never changes a log.
 
-use std::fs::File;
-use std::io::{BufWriter, Write, stdout};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write, stdout};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::super::{Done, Exit, Failure, talk};
 use crate::config::Config;
-use crate::ledger::{First, Line};
+use crate::ledger::{First, Line, Question};
 use crate::mail::some;
 
 const EXAMPLES: &str = "Examples:
@@ -49,31 +49,43 @@ impl Export {
     /// Exit 1 where nothing was found, 65 where a line is damaged.
     pub fn run(&self, config: &Config) -> Done {
         let question = self.wanted.question(config)?;
-        let out: Box<dyn Write> = match &self.output {
-            Some(path) => Box::new(
-                File::create_new(path).map_err(|e| Failure::new(Exit::Io, format_args!("write {}: {e}", path.display())))?,
-            ),
-            None => Box::new(stdout().lock()),
+        let Some(path) = &self.output else {
+            return self.write(config, &question, &mut stdout().lock()).map(|(exit, _)| exit);
         };
-        let mut table = csv::Writer::from_writer(BufWriter::with_capacity(1 << 16, out));
-        table.write_record(COLUMNS).map_err(std::io::Error::from)?;
-        let mut count = 0_u64;
-        let damaged = super::search(config, self.wanted.log.names(), &question, First::Oldest, &mut |line, _| {
-            count += 1;
-            row(&mut table, line)?;
-            Ok(ControlFlow::Continue(()))
+        let mut out = File::create_new(path).map_err(|e| self.unwritten(e))?;
+        let (exit, count) = self.write(config, &question, &mut out).inspect_err(|_| {
+            // Half of a log is worse than none: it would be taken for all.
+            let _ = fs::remove_file(path);
         })?;
-        table.flush()?;
-        if let Some(path) = &self.output {
-            talk(&format!("{}: {}", path.display(), some(count, "line")));
+        talk(&format!("{}: {}", path.display(), some(count, "line")));
+        Ok(exit)
+    }
+
+    fn unwritten(&self, error: io::Error) -> Failure {
+        match &self.output {
+            Some(path) => Failure::new(Exit::Io, format_args!("write {}: {error}", path.display())),
+            None => error.into(),
         }
-        Ok(if damaged {
+    }
+
+    fn write(&self, config: &Config, question: &Question, out: &mut dyn Write) -> Result<(Exit, u64), Failure> {
+        let mut table = csv::Writer::from_writer(BufWriter::with_capacity(1 << 16, out));
+        table.write_record(COLUMNS).map_err(|e| self.unwritten(e.into()))?;
+        let (mut count, mut written) = (0_u64, Ok(()));
+        let damaged = super::search(config, self.wanted.log.names(), question, First::Oldest, &mut |line, _| {
+            count += 1;
+            written = row(&mut table, line);
+            Ok(if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        written.and_then(|()| table.flush()).map_err(|e| self.unwritten(e))?;
+        let exit = if damaged {
             Exit::Data
         } else if count == 0 {
             Exit::No
         } else {
             Exit::Ok
-        })
+        };
+        Ok((exit, count))
     }
 }
 

@@ -10,6 +10,7 @@ mod verify;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write, stdout};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -167,10 +168,7 @@ pub fn search(
     take: &mut dyn FnMut(&Line, &str) -> io::Result<ControlFlow<()>>,
 ) -> Result<bool, Failure> {
     let folder = config.logs();
-    let unreadable = |e: io::Error| {
-        let exit = if e.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
-        Failure::new(exit, format_args!("read {}: {e}\nhint: run this as the relay's user", folder.display()))
-    };
+    let unreadable = |e: io::Error| unreadable(&folder, &e);
     let (mut damaged, mut written) = (false, Ok(()));
     let total = ledger::length_of(&folder, names, question).map_err(unreadable)?;
     let read = with_bar(total, |passed| {
@@ -192,6 +190,15 @@ pub fn search(
     read.map_err(unreadable)?;
     written?;
     Ok(damaged)
+}
+
+fn unreadable(folder: &Path, error: &io::Error) -> Failure {
+    let (exit, hint) = match error.kind() {
+        io::ErrorKind::NotFound => (Exit::NoInput, "has the relay run with this configuration, and from this folder?"),
+        io::ErrorKind::PermissionDenied => (Exit::Io, "run this as the relay's user"),
+        _ => (Exit::Io, "see that the disk is sound"),
+    };
+    Failure::new(exit, format_args!("read {}: {error}\nhint: {hint}", folder.display()))
 }
 
 fn tell_damaged(found: &Found<'_>) {

@@ -35,10 +35,7 @@ impl Verify {
         let folder = config.logs();
         let (mut exit, mut found) = (Exit::Ok, false);
         for name in self.log.names() {
-            let failed = |e: std::io::Error| {
-                let exit = if e.kind() == std::io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
-                Failure::new(exit, format_args!("read {}: {e}\nhint: run this as the relay's user", folder.display()))
-            };
+            let failed = |e: std::io::Error| super::unreadable(&folder, &e);
             let total = ledger::length(&folder, name).map_err(failed)?;
             let look = || with_bar(total, |passed| ledger::verify(&folder, name, self.noted, passed));
             let mut verified = look().map_err(failed)?;
@@ -63,7 +60,7 @@ impl Verify {
 
 fn tell(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
     let mut out = stdout().lock();
-    let Verified { files, records, unsealed, first, newest, broken, noted } = verified;
+    let Verified { files, records, unsealed, first, newest, end_is_known, broken, noted } = verified;
     let state = if broken.is_some() || cut { "BROKEN" } else { "unbroken" };
     let (records, files) = (counted(*records, "record"), counted(*files as u64, "file"));
     writeln!(out, "{name}: {state}, {records} in {files}")?;
@@ -79,6 +76,9 @@ fn tell(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
         writeln!(out, "  hint: compare the place with a backup; what stands before it is as it was written")?;
     } else if newest.seq > 0 {
         writeln!(out, "  newest record: {newest}")?;
+        if !end_is_known {
+            writeln!(out, "  whether newer ones were cut cannot be told: {name}.head is not there, or damaged")?;
+        }
     }
     if let Some(true) = noted {
         writeln!(out, "  the noted record is there, and all before it")?;
@@ -87,13 +87,13 @@ fn tell(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
 }
 
 fn json(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
-    let Verified { files, records, unsealed, first, newest, broken, noted } = verified;
+    let Verified { files, records, unsealed, first, newest, end_is_known, broken, noted } = verified;
     let place = broken.as_ref().map(|place| {
         serde_json::json!({ "file": place.path.display().to_string(), "line": place.line, "cause": place.broken.to_string() })
     });
     let object = serde_json::json!({
         "log": name, "unbroken": broken.is_none() && !cut, "files": files, "records": records, "unsealed": unsealed,
-        "first": first, "newest": newest.to_string(), "broken": place, "noted": noted,
+        "first": first, "newest": newest.to_string(), "end_is_known": end_is_known, "broken": place, "noted": noted,
     });
     writeln!(stdout().lock(), "{object}")
 }

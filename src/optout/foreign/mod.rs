@@ -131,7 +131,8 @@ fn by_looks(path: &Path, head: &[u8]) -> Form {
 fn looks_like_json(head: &[u8]) -> bool {
     let mut signs = without_mark(head).iter().filter(|b| !b.is_ascii_whitespace());
     match signs.next() {
-        Some(b'{') => true,
+        // An address may begin with it.
+        Some(b'{') => signs.next().is_none_or(|b| b"\"}".contains(b)),
         Some(b'[') => signs.next().is_some_and(|b| b"{\"]".contains(b)),
         _ => false,
     }

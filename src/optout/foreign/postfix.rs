@@ -73,7 +73,7 @@ fn does(action: &str) -> Option<Does> {
 
 /// A domain stands for its subdomains too, as it does in Postfix unless somebody has changed `parent_domain_matches_subdomains`.
 fn subjects(pattern: &str) -> Result<Vec<Subject>, EntryError> {
-    if let Some(below) = pattern.strip_prefix('.') {
+    if let Some(below) = pattern.strip_prefix('.').filter(|below| !below.contains('@')) {
         return Ok(vec![Subject::domain(&format!("*.{below}"))?]);
     }
     match pattern.strip_suffix('@') {

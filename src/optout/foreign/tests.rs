@@ -238,7 +238,11 @@ fn the_first_row_is_no_row_of_names_where_it_names_somebody() {
 
 #[test]
 fn tabs_make_no_table_of_an_access_table() {
-    assert_eq!(rows("access", "a@x.example\tREJECT\nb@x.example\tOK\n"), ["1 address a@x.example ()", "2 other"]);
+    assert_eq!(
+        rows("access", "a@x.example\tREJECT\nb@x.example\tOK\n.c@x.example REJECT\n"),
+        ["1 address a@x.example ()", "2 other", "3 address .c@x.example ()"]
+    );
+    assert_eq!(rows("x.txt", "{a}@x.example\n"), ["1 address {a}@x.example ()"]);
     assert_eq!(rows("x", "email\tinfo\na@x.example\tx\n"), ["2 address a@x.example ()"]);
 }
 
