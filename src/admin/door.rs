@@ -1,7 +1,8 @@
 //! The door of the admin page: connections, encrypted where other machines come in, few at a time. Never knows what is asked.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -19,6 +20,12 @@ use crate::certificate::Certificate;
 
 /// Connections at once.
 const CROWD: usize = 64;
+
+/// Of these from one address of another machine; further ones are closed at once, so that nobody can take all.
+const OF_ONE: usize = 16;
+
+/// From one address of this machine, which may be that of a reverse proxy.
+const OF_ONE_HERE: usize = 48;
 
 /// For a TLS handshake, and for the header of a request; also how long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -50,9 +57,56 @@ pub struct Entrance {
     pub certificate: Option<Arc<Certificate>>,
 }
 
+/// Who has how many connections.
+#[derive(Debug, Default)]
+struct Inside(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection of somebody, who has one less when it is dropped.
+struct Place {
+    inside: Arc<Inside>,
+    ip: IpAddr,
+}
+
+impl Inside {
+    fn of(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, unless this address has its share.
+    fn place(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let share = if ip.is_loopback() { OF_ONE_HERE } else { OF_ONE };
+        let mut of = self.of();
+        let count = of.entry(ip).or_default();
+        (*count < share).then(|| {
+            *count += 1;
+            Place { inside: self.clone(), ip }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut of = self.inside.of();
+        if let Some(count) = of.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                of.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Of IPv6, whoever has one address mostly has all that share its first half.
+fn whose(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(ip) if !ip.is_loopback() => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+        ip => ip,
+    }
+}
+
 /// Lets connections in until `stop`, and ends when the last one has its answer.
 pub async fn serve(entrance: Entrance, pages: Router, stop: CancellationToken) {
-    let (room, inside) = (Arc::new(Semaphore::new(CROWD)), TaskTracker::new());
+    let (room, inside, tasks) = (Arc::new(Semaphore::new(CROWD)), Arc::<Inside>::default(), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -65,14 +119,15 @@ pub async fn serve(entrance: Entrance, pages: Router, stop: CancellationToken) {
             tokio::time::sleep(ACCEPT_AGAIN).await;
             continue;
         };
+        let Some(place) = inside.place(whose(from.ip().to_canonical())) else { continue };
         let (certificate, pages, stop) = (entrance.certificate.clone(), pages.clone(), stop.clone());
-        inside.spawn(async move {
+        tasks.spawn(async move {
             let _ = timeout(LONGEST, connection(tcp, from, certificate, pages, stop)).await;
-            drop(seat);
+            drop((seat, place));
         });
     }
-    inside.close();
-    inside.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
 async fn connection(

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use optout_relay::users::{self, Hash};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use crate::http::{Answer, ask, raw};
-use crate::rig::{Client, Plan, Relay};
+use crate::rig::{Client, PATIENCE, Plan, Relay};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
@@ -260,6 +263,46 @@ async fn what_is_too_much_is_refused_and_the_page_goes_on() {
         assert!(raw(shop.page, junk.as_bytes()).await.status >= 400);
     }
     assert_eq!(shop.get("/", &cookie).await.status, 200);
+    shop.relay.stop().await;
+}
+
+/// A connection from an address of this machine, on which a request is begun and not ended.
+async fn half_open(page: SocketAddr, from: [u8; 4]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    let mut tcp = socket.connect(page).await.unwrap();
+    // One that is closed at once may not take it any more.
+    let _ = tcp.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await;
+    tcp
+}
+
+/// What comes on the rest of it; nothing where it was closed.
+async fn ended(mut tcp: TcpStream, page: SocketAddr) -> String {
+    let rest = format!("y\r\nHost: {page}\r\nConnection: close\r\n\r\n");
+    let _ = tcp.write_all(rest.as_bytes()).await;
+    let mut bytes = Vec::new();
+    let _ = timeout(PATIENCE, tcp.read_to_end(&mut bytes)).await.expect("neither answered nor closed");
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn nobody_takes_all_places() {
+    let shop = Shop::open("").await;
+    let mut greedy = Vec::new();
+    for _ in 0..100 {
+        greedy.push(half_open(shop.page, [127, 0, 0, 2]).await);
+    }
+    let other = ended(half_open(shop.page, [127, 0, 0, 3]).await, shop.page).await;
+    assert!(other.starts_with("HTTP/1.1 200 "), "{other:?}");
+    // The first ones are served, the others were closed.
+    let last = greedy.split_off(99).remove(0);
+    assert_eq!(ended(last, shop.page).await, "");
+    let first = greedy.swap_remove(0);
+    assert!(ended(first, shop.page).await.starts_with("HTTP/1.1 200 "));
+    // Who has gone makes room for the next, as soon as the relay has noticed.
+    let next = async { while ended(half_open(shop.page, [127, 0, 0, 2]).await, shop.page).await.is_empty() {} };
+    timeout(PATIENCE, next).await.expect("no room again");
+    drop(greedy);
     shop.relay.stop().await;
 }
 
