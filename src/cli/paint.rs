@@ -42,9 +42,11 @@ pub fn is_seen() -> bool {
     stdout().is_terminal()
 }
 
-/// A line without what would change the terminal, at most so many characters; letters of all languages stay.
+/// A line without what would change the terminal or turn the order of letters around, at most so many characters; letters of all
+/// languages stay.
 pub fn line(text: &str, max: usize) -> String {
-    text.chars().take(max).map(|c| if c.is_control() { '?' } else { c }).collect()
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().take(max).map(|c| if c.is_control() || turns(c) { '?' } else { c }).collect()
 }
 
 /// Rows that are looked at together, to find out how wide their columns are.
@@ -119,6 +121,12 @@ mod tests {
         }
         table.end().unwrap();
         String::from_utf8(out).unwrap().replace(&long, "LONG")
+    }
+
+    #[test]
+    fn letters_stay_and_what_acts_on_the_terminal_does_not() {
+        assert_eq!(line("jürgen@bücher.example\x1b[2J\u{202e}gpj", 100), "jürgen@bücher.example?[2J?gpj");
+        assert_eq!(line("äöü", 2), "äö");
     }
 
     #[test]

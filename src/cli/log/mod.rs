@@ -310,7 +310,7 @@ pub fn told(line: &Line) -> String {
     if !line.id.is_empty() {
         add(&format_args!("  id={}", line.id));
     }
-    clean(&text, 2000)
+    paint::line(&text, 2000)
 }
 
 /// Nobody reads nanoseconds.

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 
+use super::super::paint;
 use super::super::{Done, Exit, Failure};
 use super::search;
 use crate::config::Config;
 use crate::ledger::{First, Line, Question};
-use crate::mail::{Address, clean};
+use crate::mail::Address;
 
 const EXAMPLES: &str = "Examples:
   optout-relay log report buyer@example.org
@@ -43,9 +44,9 @@ impl Report {
             for line in &learned {
                 let (source, at) = (line.source.as_deref().unwrap_or("?"), line.since.as_deref().unwrap_or("?"));
                 let (event, intake) = (&line.event, &line.intake);
-                writeln!(out, "{}", clean(&format!("{}  {event}: {source} of {at}, by {intake}", line.time), 500))?;
+                writeln!(out, "{}", paint::line(&format!("{}  {event}: {source} of {at}, by {intake}", line.time), 500))?;
             }
-            writeln!(out, "{} since {since}:", clean(self.address.trim(), 320))?;
+            writeln!(out, "{} since {since}:", paint::line(self.address.trim(), 320))?;
         }
         let (mut sent, mut suppressed) = (0, 0);
         let question = Question { since: Some(since), ..about };
@@ -88,5 +89,5 @@ impl Report {
 fn tell(out: &mut impl Write, line: &Line) -> io::Result<()> {
     let Line { time, event, sender, id, message_id, .. } = line;
     let message_id = message_id.as_deref().map(|id| format!(" <{id}>")).unwrap_or_default();
-    writeln!(out, "{}", clean(&format!("{time}  {event}: from {sender}, {id}{message_id}"), 1000))
+    writeln!(out, "{}", paint::line(&format!("{time}  {event}: from {sender}, {id}{message_id}"), 1000))
 }

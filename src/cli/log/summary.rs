@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, IsTerminal, Write, stdout};
 use std::ops::ControlFlow;
 
+use super::super::paint;
 use super::super::{Done, Exit};
 use crate::config::Config;
 use crate::ledger::{First, Line};
-use crate::mail::clean;
 
 const EXAMPLES: &str = "Examples:
   optout-relay log summary --since 30d
@@ -112,7 +112,7 @@ impl Counts {
 fn bars(out: &mut impl Write, name: &str, rows: &[(&str, u64)]) -> io::Result<()> {
     const WIDTH: u64 = 40;
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1);
-    let shown: Vec<_> = rows.iter().map(|(text, count)| (clean(text, 60), count)).collect();
+    let shown: Vec<_> = rows.iter().map(|(text, count)| (paint::line(text, 60), count)).collect();
     let wide = shown.iter().map(|(text, _)| text.chars().count()).max().unwrap_or(0).max(name.len());
     writeln!(out, "{name}")?;
     for (text, count) in shown {
