@@ -19,7 +19,7 @@
 //! | 0 words | [`mail`] | address and its comparing key, envelope, message and how broken line ends `mend`, the `piece` of mail that both make, the `probe` that people send, heading, status, trace (our `Received:`), `xtext`; `pages` (room for large messages) |
 //! | 1 decider | [`optout`] | `judge`, `Verdict`, the permit `Cleared`; `entry`, `list` (the index), `table` |
 //! | 1b reader | `optout/file`, `optout/edit`, `optout/strike` | lists on disk, read (`text`, `csv`, `toml`); `blacklist.toml`, edited; an opt-out taken out of all lists |
-//! | 1b reader | `optout/foreign`, `optout/export`, `optout/conceal` | lists as other programs write them, by `columns`, as `rows`, `json`, `lines` or a `postfix` table, and whose (`provider`); written down for others; hashes in the place of old addresses |
+//! | 1b reader | `optout/foreign`, `optout/export`, `optout/conceal` | lists as other programs write them, by `columns`, as `rows`, `json`, `lines` or a `postfix` table, and whose (`provider`); written down for others; hashes in the place of old addresses; `optout/rows`: a table, written anew with some rows changed |
 //! | 1 decider | `optout/known` | which of millions of entries are known already |
 //! | 1 decider | [`dsn`] | reports to the sender: `words` for people, `status` for machines, the header of the `original`, `form` |
 //! | 2 holder | `optout/watch` | the list in force, hot-reloaded |

@@ -1,11 +1,9 @@
 //! Old addresses give way to their hashes: the entry holds for the same mail as before. Never touches another entry.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-use csv::StringRecord;
 use jiff::civil::Date;
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
@@ -13,7 +11,8 @@ use super::edit::is_editable;
 use super::entry::Subject;
 use super::export::hashed;
 use super::file;
-use crate::disk::{Counted, Draft, EditError, edit};
+use super::rows::{Change, is_table, rewrite};
+use crate::disk::{Counted, EditError, edit};
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
@@ -56,14 +55,16 @@ impl Older {
     }
 
     /// The hash of an address that is meant.
-    fn hash(&self, text: &str, since: Option<&str>, counts: &mut Hashed) -> Option<String> {
-        let subject = Subject::guess(text).ok().filter(|subject| matches!(subject, Subject::Address(_)))?;
+    fn hash(&self, subject: &Subject, since: Option<&str>, counts: &mut Hashed) -> Option<String> {
+        if !matches!(subject, Subject::Address(_)) {
+            return None;
+        }
         match self.age(since) {
             Age::Old => counts.hashed += 1,
             Age::Young => counts.younger += 1,
             Age::Unknown => counts.undated += 1,
         }
-        matches!(self.age(since), Age::Old).then(|| hashed(&subject, self.tags))
+        matches!(self.age(since), Age::Old).then(|| hashed(subject, self.tags))
     }
 }
 
@@ -74,8 +75,7 @@ pub fn hash_older(path: &Path, older: Older, dry_run: bool, passed: &AtomicU64) 
     if is_editable(path) {
         return toml(path, older, dry_run).map(Some);
     }
-    let is_csv = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
-    if is_csv { csv(path, older, dry_run, passed).map(Some) } else { Ok(None) }
+    if is_table(path) { csv(path, older, dry_run, passed).map(Some) } else { Ok(None) }
 }
 
 fn toml(path: &Path, older: Older, dry_run: bool) -> Result<Hashed, EditError> {
@@ -104,7 +104,8 @@ fn in_document(document: &mut DocumentMut, older: Older) -> Hashed {
     }
     let mut hashes = Vec::new();
     if let Some(array) = document.get_mut("addresses").and_then(Item::as_array_mut) {
-        array.retain(|value| match value.as_str().and_then(|text| older.hash(text, None, &mut counts)) {
+        let subject = |value: &Value| Subject::address(value.as_str()?).ok();
+        array.retain(|value| match subject(value).and_then(|subject| older.hash(&subject, None, &mut counts)) {
             Some(hash) => {
                 hashes.push(hash);
                 false
@@ -131,65 +132,21 @@ fn in_document(document: &mut DocumentMut, older: Older) -> Hashed {
 fn in_table(table: &mut dyn TableLike, older: Older, counts: &mut Hashed) -> bool {
     let since = table.get("since").map(ToString::to_string).unwrap_or_default();
     let since = since.trim().trim_matches('"');
-    let address = table.get("address").and_then(Item::as_str);
-    let Some(hash) = address.and_then(|text| older.hash(text, Some(since), counts)) else { return false };
+    let address = table.get("address").and_then(Item::as_str).and_then(|text| Subject::address(text).ok());
+    let Some(hash) = address.and_then(|subject| older.hash(&subject, Some(since), counts)) else { return false };
     table.remove("address");
     table.insert("hash", Item::Value(Value::from(hash)));
     true
 }
 
-/// Every other cell stays as it is.
 fn csv(path: &Path, older: Older, dry_run: bool, passed: &AtomicU64) -> Result<Hashed, EditError> {
-    let unreadable = |e: io::Error| EditError::Broken(Fault::unreadable(path, &e));
-    let unwritten = |e: io::Error| EditError::Write(path.to_owned(), e);
     // As the relay reads it: one that is broken is not changed.
-    let counted = |file| Counted { source: file, passed };
-    file::read_from(path, counted(File::open(path).map_err(unreadable)?), &mut |_, _, _| {})?;
-    let mut draft = if dry_run { None } else { Some(Draft::of(path).map_err(unwritten)?) };
-    let mut source = BufReader::with_capacity(1 << 18, counted(File::open(path).map_err(unreadable)?));
-    let head = source.fill_buf().map_err(unreadable)?;
-    let separator = file::separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
-    let mut rows = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        // As the relay reads it: a lone `\r` ends no row.
-        .terminator(csv::Terminator::Any(b'\n'))
-        .flexible(true)
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_reader(source);
-    let counts = {
-        let out: Box<dyn Write> = match &mut draft {
-            Some(draft) => Box::new(BufWriter::with_capacity(1 << 18, draft)),
-            None => Box::new(io::sink()),
-        };
-        let mut out = csv::WriterBuilder::new().delimiter(separator).flexible(true).from_writer(out);
-        let counts = in_rows(&mut rows, &mut out, older).map_err(|e| unwritten(e.into()))?;
-        out.flush().map_err(unwritten)?;
-        counts
-    };
-    if let Some(draft) = draft.filter(|_| counts.hashed > 0) {
-        draft.put(None).map_err(unwritten)?;
-    }
-    Ok(counts)
-}
-
-fn in_rows(rows: &mut csv::Reader<impl io::Read>, out: &mut csv::Writer<impl Write>, older: Older) -> Result<Hashed, csv::Error> {
-    let (mut counts, mut row, mut names) = (Hashed::default(), StringRecord::new(), None);
-    while rows.read_record(&mut row)? {
-        let Some((address, since)) = names else {
-            let place = |known: fn(&str) -> bool| row.iter().position(|name| known(&file::column_name(name)));
-            names = Some((place(file::is_address_column), place(|name| name == "since")));
-            out.write_record(&row)?;
-            continue;
-        };
-        let since = since.and_then(|at| row.get(at));
-        match address.and_then(|at| Some((at, older.hash(row.get(at)?, since, &mut counts)?))) {
-            Some((address, hash)) => {
-                out.write_record(row.iter().enumerate().map(|(at, cell)| if at == address { &hash } else { cell }))?
-            }
-            None => out.write_record(&row)?,
-        }
-    }
+    let file = File::open(path).map_err(|e| Fault::unreadable(path, &e))?;
+    file::read_from(path, Counted { source: file, passed }, &mut |_, _, _| {})?;
+    let mut counts = Hashed::default();
+    rewrite(path, dry_run, passed, &mut |subject, since| {
+        older.hash(subject, since, &mut counts).map_or(Change::Keep, Change::Name)
+    })?;
     Ok(counts)
 }
 

@@ -1,12 +1,14 @@
 //! Changes a list on disk for its owner: adds entries, takes some out. Never touches the others.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::entry::{Attributes, Evidence, ReadSubject, Subject};
 use super::file::read_toml;
+use super::rows::{Change, is_table, rewrite};
 use crate::disk::{EditError, append, changed, cut, cut_tables, edit};
 use crate::mail::PlusTags;
 use crate::place::Fault;
@@ -21,8 +23,23 @@ pub fn add(path: &Path, subjects: &[Subject], attributes: &Attributes) -> Result
     edit(path, read, |document, known| put_in(document, known, subjects, attributes))
 }
 
+/// Lists from which entries are taken; `.csv` ones too, which others write.
+pub fn can_be_cut(path: &Path) -> bool {
+    is_editable(path) || is_table(path)
+}
+
 /// Takes every entry out that names the same; returns how many there were.
 pub fn remove(path: &Path, subject: &Subject, tags: PlusTags) -> Result<usize, EditError> {
+    if is_table(path) {
+        let mut count = 0;
+        super::file::read(path, &mut |_, other, _| count += usize::from(other.names_the_same(subject, tags)))?;
+        if count > 0 {
+            let is_gone = |other: &Subject| other.names_the_same(subject, tags);
+            let change = &mut |other: &Subject, _: Option<&str>| if is_gone(other) { Change::Cut } else { Change::Keep };
+            rewrite(path, false, &AtomicU64::new(0), change)?;
+        }
+        return Ok(count);
+    }
     edit(path, read, |document, known| take_out(document, known, subject, tags))
 }
 

@@ -8,12 +8,13 @@ mod file;
 mod foreign;
 mod known;
 mod list;
+mod rows;
 mod strike;
 mod table;
 mod watch;
 
 pub use conceal::{Hashed, Older, hash_older};
-pub use edit::{Edit, add, edited, end, is_editable, lines, remove};
+pub use edit::{Edit, add, can_be_cut, edited, end, is_editable, lines, remove};
 pub use entry::{Action, Attributes, EntryError, Evidence, Kind, Subject, hex, senders};
 pub use export::{COLUMNS, Writer, Written, hashed};
 pub use file::{Loaded, load, load_counted, read, read_from, until};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::edit::{end, is_editable, remove};
+use super::edit::{can_be_cut, end, remove};
 use super::entry::Subject;
 use crate::disk::EditError;
 use crate::mail::PlusTags;
@@ -25,7 +25,7 @@ impl Struck {
     }
 }
 
-/// Takes it out of those of `lists` that are `.toml` files, and ends it in the list of what was learned.
+/// Takes it out of those of `lists` that are `.toml` or `.csv` files, and ends it in the list of what was learned.
 pub fn strike(
     lists: &[PathBuf],
     learned: Option<&Path>,
@@ -37,7 +37,7 @@ pub fn strike(
     if let Some(learned) = learned {
         struck.ended = end(learned, subject, tags, now)? > 0;
     }
-    for path in lists.iter().filter(|path| is_editable(path)) {
+    for path in lists.iter().filter(|path| can_be_cut(path)) {
         if remove(path, subject, tags)? > 0 {
             struck.removed.push(path.clone());
         }

@@ -110,7 +110,7 @@ fn remove_takes_every_spelling_and_tells_what_stays() {
     assert_eq!((code, out.as_str()), (1, "blacklist.toml: removed, address b@example.com\n"));
     assert_eq!(
         talk,
-        "plain.txt:2: b@example.com still stands here\nhint: delete the line by hand; only .toml lists are edited\n"
+        "plain.txt:2: b@example.com still stands here\nhint: delete the line by hand; only .toml and .csv lists are edited\n"
     );
     let (code, out, talk) = shop.run(&["list", "remove", "nobody@example.com"]);
     assert_eq!((code, out.as_str()), (1, ""));

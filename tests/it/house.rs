@@ -36,6 +36,7 @@ const FLOORS: &[(&str, Floor)] = &[
     ("optout/file/", Floor::Readers),
     ("optout/edit.rs", Floor::Readers),
     ("optout/conceal.rs", Floor::Readers),
+    ("optout/rows.rs", Floor::Readers),
     ("optout/strike.rs", Floor::Readers),
     ("optout/watch.rs", Floor::Holders),
     ("smtp/command.rs", Floor::Deciders),

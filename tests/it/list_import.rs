@@ -271,6 +271,25 @@ fn a_hash_holds_for_whom_the_address_held_and_is_taken_out_by_the_address() {
 }
 
 #[test]
+fn what_was_imported_is_taken_out_by_command_too() {
+    let shop = shop();
+    fs::write(shop.path("sg.csv"), SENDGRID).unwrap();
+    assert_eq!(shop.run(&["list", "import", "sg.csv"]).0, 0);
+    let before = shop.read("imported.csv");
+    let (code, out, talk) = shop.run(&["list", "remove", "New+1@X.example"]);
+    assert_eq!((code, out.as_str(), talk.as_str()), (0, "imported.csv: removed, address new+1@x.example\n", ""));
+    let kept: String = before.split_inclusive('\n').filter(|row| !row.starts_with("new@")).collect();
+    assert_eq!(shop.read("imported.csv"), kept);
+    assert_eq!(shop.run(&["explain", "new@x.example"]).0, 0);
+    // Also from a table of somebody's own, from under any of its columns.
+    let own = "Domain;Email;Shop\nx.example;;\"a; b\"\n;b@y.example;c\n";
+    fs::write(shop.path("imported.csv"), own).unwrap();
+    assert_eq!(shop.run(&["list", "remove", "x.example"]).1, "imported.csv: removed, domain x.example\n");
+    assert_eq!(shop.read("imported.csv"), "Domain;Email;Shop\n;b@y.example;c\n");
+    assert_eq!(shop.run(&["list", "remove", "x.example"]).0, 1, "it stands nowhere any more");
+}
+
+#[test]
 fn an_entry_is_added_with_an_end_senders_and_orders() {
     let shop = Shop::new("", "");
     let (code, _, talk) =

@@ -239,7 +239,7 @@ impl Remove {
     fn run(&self, config: &Config) -> Done {
         let (subjects, tags) = (parse(&self.entries)?, config.file.opt_out.plus_tags);
         let mut found = vec![false; subjects.len()];
-        for path in config.all_lists().iter().filter(|path| optout::is_editable(path)) {
+        for path in config.all_lists().iter().filter(|path| optout::can_be_cut(path)) {
             for (at, subject) in subjects.iter().enumerate() {
                 // What was learned is ended: taken out, it would be learned from the same notice again.
                 let (changed, word) = match *path == config.learned() {
@@ -254,7 +254,9 @@ impl Remove {
         }
         let remaining = remaining(config, &subjects, tags)?;
         for (subject, place) in &remaining {
-            talk(&format!("{place}: {subject} still stands here\nhint: delete the line by hand; only .toml lists are edited"));
+            talk(&format!(
+                "{place}: {subject} still stands here\nhint: delete the line by hand; only .toml and .csv lists are edited"
+            ));
         }
         for (subject, _) in subjects.iter().zip(&found).filter(|(_, found)| !**found) {
             if !remaining.iter().any(|(name, _)| *name == subject.to_string()) {
@@ -270,7 +272,7 @@ impl Remove {
 /// Where the subjects stand in lists that are not edited here.
 fn remaining(config: &Config, subjects: &[Subject], tags: PlusTags) -> Result<Vec<(String, String)>, Failure> {
     let mut places = Vec::new();
-    for path in config.lists.iter().filter(|path| !optout::is_editable(path)) {
+    for path in config.lists.iter().filter(|path| !optout::can_be_cut(path)) {
         let mut note = |line, found: Subject, _| {
             let same = subjects.iter().filter(|subject| found.names_the_same(subject, tags));
             places.extend(same.map(|subject| (subject.to_string(), format!("{}:{line}", path.display()))));

@@ -116,13 +116,13 @@ pub fn is_address_column(name: &str) -> bool {
 }
 
 /// Which column says what.
-struct Columns {
+pub struct Columns {
     names: Vec<(usize, ReadSubject)>,
     others: Vec<(usize, String)>,
 }
 
 impl Columns {
-    fn new(header: &csv::StringRecord) -> Self {
+    pub fn new(header: &csv::StringRecord) -> Self {
         let (mut names, mut others) = (Vec::new(), Vec::new());
         for (at, name) in header.iter().enumerate() {
             let name = column_name(name);
@@ -137,7 +137,12 @@ impl Columns {
         Self { names, others }
     }
 
-    fn subject(&self, row: &csv::StringRecord) -> Result<Subject, EntryError> {
+    /// The cell that names somebody.
+    pub fn place(&self, row: &csv::StringRecord) -> Option<usize> {
+        self.names.iter().map(|(at, _)| *at).find(|at| row.get(*at).is_some_and(|text| !text.is_empty()))
+    }
+
+    pub fn subject(&self, row: &csv::StringRecord) -> Result<Subject, EntryError> {
         let mut given = self.names.iter().filter_map(|(at, parse)| row.get(*at).filter(|t| !t.is_empty()).map(parse));
         match (given.next(), given.next()) {
             (Some(subject), None) => subject,
