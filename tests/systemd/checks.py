@@ -54,7 +54,7 @@ def says(text, before=0):
 def readme():
     """The commands of its section about services, a block each."""
     text = Path("README.md").read_text().split("\n## Run it as a service\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```sh[^\n]*\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 3, blocks
     return blocks
 
