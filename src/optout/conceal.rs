@@ -59,12 +59,13 @@ impl Older {
         if !matches!(subject, Subject::Address(_)) {
             return None;
         }
-        match self.age(since) {
+        let age = self.age(since);
+        match age {
             Age::Old => counts.hashed += 1,
             Age::Young => counts.younger += 1,
             Age::Unknown => counts.undated += 1,
         }
-        matches!(self.age(since), Age::Old).then(|| hashed(subject, self.tags))
+        matches!(age, Age::Old).then(|| hashed(subject, self.tags))
     }
 }
 

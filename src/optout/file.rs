@@ -19,7 +19,7 @@ use crate::disk::Counted;
 use crate::mail::PlusTags;
 use crate::place::Fault;
 
-pub(super) use csv::{Columns, Quotes, column_name, line_of, separator, swallows_a_row, unclosed};
+pub(super) use csv::{Columns, Quotes, column_name, dialect, line_of, separator, swallows_a_row, unclosed};
 pub(super) use text::without_comment;
 pub(super) use toml::read as read_toml;
 

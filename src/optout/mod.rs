@@ -21,6 +21,7 @@ pub use file::{Loaded, load, load_counted, read, read_from, until};
 pub use foreign::{Column, Ended, Form, Found, Manner, Provider, read_foreign};
 pub use known::Known;
 pub use list::{Builder, OptOutList, Rule, Source, Twin, Twins};
+pub use rows::is_table;
 pub use strike::{Struck, strike};
 pub use watch::{Lists, Part};
 

@@ -41,15 +41,8 @@ pub fn rewrite(
     let source = Counted { source: File::open(path).map_err(unreadable)?, passed };
     let mut source = BufReader::with_capacity(1 << 18, source);
     let head = source.fill_buf().map_err(unreadable)?;
-    let separator = file::separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
-    let mut rows = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        // As the relay reads it: a lone `\r` ends no row.
-        .terminator(csv::Terminator::Any(b'\n'))
-        .flexible(true)
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_reader(source);
+    let separator = file::separator(head);
+    let mut rows = file::dialect(separator).has_headers(false).from_reader(source);
     let is_changed = {
         let out: Box<dyn Write> = match &mut draft {
             Some(draft) => Box::new(BufWriter::with_capacity(1 << 18, draft)),

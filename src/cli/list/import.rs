@@ -111,14 +111,13 @@ impl Import {
     }
 
     fn target(&self, config: &Config) -> Result<PathBuf, Failure> {
-        let is_csv = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
         let path = match &self.into {
             Some(path) => path.clone(),
-            None => config.lists.iter().find(|path| is_csv(path)).cloned().unwrap_or_else(|| {
+            None => config.lists.iter().find(|path| optout::is_table(path)).cloned().unwrap_or_else(|| {
                 config.lists.first().map_or_else(|| "imported.csv".into(), |list| list.with_file_name("imported.csv"))
             }),
         };
-        if is_csv(&path) {
+        if optout::is_table(&path) {
             // By the name that it has there it is known as one that is read.
             return Ok(config.lists.iter().find(|list| place(list) == place(&path)).cloned().unwrap_or(path));
         }

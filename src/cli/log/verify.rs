@@ -6,7 +6,7 @@ use super::super::progress::with_bar;
 use super::super::{Done, Exit, Failure};
 use crate::config::Config;
 use crate::ledger::{self, Link, Place, Verified};
-use crate::mail::clean;
+use crate::mail::{clean, some};
 
 const EXAMPLES: &str = "Examples:
   optout-relay log verify
@@ -62,10 +62,10 @@ fn tell(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
     let mut out = stdout().lock();
     let Verified { files, records, unsealed, first, newest, end_is_known, broken, noted } = verified;
     let state = if broken.is_some() || cut { "BROKEN" } else { "unbroken" };
-    let (records, files) = (counted(*records, "record"), counted(*files as u64, "file"));
+    let (records, files) = (some(*records, "record"), some(*files as u64, "file"));
     writeln!(out, "{name}: {state}, {records} in {files}")?;
     if *unsealed > 0 {
-        writeln!(out, "  {} from before the log was chained: only the last of them is covered", counted(*unsealed, "line"))?;
+        writeln!(out, "  {} from before the log was chained: only the last of them is covered", some(*unsealed, "line"))?;
     }
     if *first > 1 {
         let why = if cut { "somebody took them away, for `log.keep` is 0" } else { "rotated away, as `log.keep` says" };
@@ -96,8 +96,4 @@ fn json(name: &str, verified: &Verified, cut: bool) -> std::io::Result<()> {
         "first": first, "newest": newest.to_string(), "end_is_known": end_is_known, "broken": place, "noted": noted,
     });
     writeln!(stdout().lock(), "{object}")
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

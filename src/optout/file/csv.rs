@@ -14,16 +14,9 @@ const NAMES: [&str; 6] = ["address", "email", "e-mail", "email_address", "email 
 pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fault> {
     let mut source = BufReader::with_capacity(1 << 18, source);
     let head = source.fill_buf().map_err(|e| Fault::unreadable(path, &e))?;
-    let separator = separator(head.split(|b| *b == b'\n').next().unwrap_or_default());
+    let separator = separator(head);
     let quotes = Cell::new(0);
-    let source = Quotes { source, count: &quotes };
-    // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
-    let mut rows = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        .terminator(csv::Terminator::Any(b'\n'))
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(source);
+    let mut rows = dialect(separator).from_reader(Quotes { source, count: &quotes });
     let header = rows.headers().map_err(|e| of_csv(path, &e))?;
     if header.iter().any(swallows_a_row) {
         return Err(unclosed(path, 1));
@@ -54,9 +47,19 @@ pub fn read(path: &Path, source: impl Read, add: &mut Add<'_>) -> Result<(), Fau
     if quotes.get().is_multiple_of(2) { Ok(()) } else { Err(unclosed(path, last)) }
 }
 
-/// Which of `,`, `;` and tab the first row has most of.
+/// How tables are taken apart, wherever one is read: what is read in one way and written anew in another would break.
+pub fn dialect(separator: u8) -> csv::ReaderBuilder {
+    let mut dialect = csv::ReaderBuilder::new();
+    // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed. A lone one ends no
+    // row.
+    dialect.delimiter(separator).terminator(csv::Terminator::Any(b'\n')).flexible(true).trim(csv::Trim::All);
+    dialect
+}
+
+/// Which of `,`, `;` and tab the first row has most of; `head` is how the table begins.
 pub fn separator(head: &[u8]) -> u8 {
-    let count = |separator| head.iter().filter(|b| **b == separator).count();
+    let row = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let count = |separator| row.iter().filter(|b| **b == separator).count();
     if count(b';') > count(b',') {
         b';'
     } else if count(b'\t') > count(b',') {
@@ -110,11 +113,6 @@ pub fn column_name(name: &str) -> String {
     name.trim_start_matches('\u{feff}').to_lowercase()
 }
 
-/// Whether a column of this name, in comparing form, holds entries of any kind, addresses mostly.
-pub fn is_address_column(name: &str) -> bool {
-    NAMES.contains(&name)
-}
-
 /// Which column says what.
 pub struct Columns {
     names: Vec<(usize, ReadSubject)>,
@@ -130,7 +128,7 @@ impl Columns {
                 "domain" => names.push((at, Subject::domain as ReadSubject)),
                 "pattern" => names.push((at, Subject::pattern)),
                 "hash" => names.push((at, Subject::hash)),
-                name if is_address_column(name) => names.push((at, Subject::guess)),
+                name if NAMES.contains(&name) => names.push((at, Subject::guess)),
                 _ => others.push((at, name)),
             }
         }

@@ -10,7 +10,7 @@ use csv::ByteRecord;
 use super::columns::{Column, Field, Growing, comparing, field};
 use super::{Bounded, Ended, Found, Provider, Take, subject, without_mark, wrong};
 use crate::optout::entry::EntryError;
-use crate::optout::file::{Quotes, line_of, separator, swallows_a_row, unclosed};
+use crate::optout::file::{Quotes, dialect, line_of, separator, swallows_a_row, unclosed};
 use crate::place::Fault;
 
 pub(super) fn read(
@@ -21,16 +21,10 @@ pub(super) fn read(
     take: &mut Take<'_>,
 ) -> Result<Option<Provider>, Ended> {
     let head = source.fill_buf().map_err(|e| Fault::unreadable(path, &e))?;
-    let separator = separator(first_line(head));
+    let separator = separator(head);
     let (quotes, since_row) = (Cell::new(0), Cell::new(0));
-    let mut rows = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        // With `\r\n` as the end of a row the reader would count the lines one behind; so `\r` is space, and trimmed.
-        .terminator(csv::Terminator::Any(b'\n'))
-        .flexible(true)
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_reader(Quotes { source: Bounded { source, since_row: &since_row }, count: &quotes });
+    let source = Quotes { source: Bounded { source, since_row: &since_row }, count: &quotes };
+    let mut rows = dialect(separator).has_headers(false).from_reader(source);
     let mut row = ByteRecord::new();
     if !rows.read_byte_record(&mut row).map_err(|e| of_csv(path, &e))? {
         return Ok(provider);
@@ -138,13 +132,9 @@ fn of_csv(path: &Path, error: &csv::Error) -> Fault {
     }
 }
 
-fn first_line(head: &[u8]) -> &[u8] {
-    head.split(|b| *b == b'\n').next().unwrap_or_default()
-}
-
 /// The first line has several cells, or is the name of a column.
 pub(super) fn looks_like(head: &[u8]) -> bool {
-    let line = String::from_utf8_lossy(without_mark(first_line(head))).into_owned();
+    let line = String::from_utf8_lossy(without_mark(head.split(|b| *b == b'\n').next().unwrap_or_default())).into_owned();
     let is_name = |cell: &str| field(&comparing(cell), 0, &[]) == Some(Field::Name);
     let cells: Vec<_> = line.split([',', ';', '\t']).collect();
     !line.trim_start().starts_with('#') && (cells.len() > 1 && !line.contains(' ') || cells.iter().any(|cell| is_name(cell)))
